@@ -1,0 +1,199 @@
+"""The command line. A user's mistake is one sentence on standard error and exit code 2, never a traceback."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, subcommand
+
+from expressivegan import commands
+from expressivegan.config import PRESETS, TrainConfig, preset
+from expressivegan.console import console
+from expressivegan.devices import Device
+from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.teacher.fit import TeachConfig
+
+Fit = Literal["stretch", "pad", "crop"]
+
+
+@dataclass
+class Data:
+    """Show what a folder of X-rays holds, and write its manifest."""
+
+    data: str
+    """Folder of X-rays (Kermany's layout or one folder a class), a saved manifest, or phantom[:COUNT]."""
+    out: Path | None = None
+    """Where to write the manifest (path, label, patient, split, group, size, mode, SHA-256; JSON lines)."""
+    patient_regex: str | None = None
+    """Regular expression with one group that finds the patient in a file's path."""
+    seed: int = 0
+    """Of the deal of patients into training, judging and reference groups."""
+
+    def run(self) -> None:
+        commands.data(self.data, self.out, self.patient_regex, self.seed)
+
+
+@dataclass
+class Teach:
+    """Fit a teacher on the classes of a data set, and say how good it is."""
+
+    data: str
+    """Folder of X-rays, a saved manifest, or phantom[:COUNT]."""
+    out: Path
+    """Model directory to write, with report.json, confusion.png and cams.png."""
+    resolution: int = 64
+    """Side of the images: 7·2^k or 4·2^k; 224 for densenet121."""
+    fit: Fit = "stretch"
+    """How a picture becomes square."""
+    config: OmitArgPrefixes[TeachConfig] = field(default_factory=TeachConfig)
+    device: Device = "auto"
+    """Where to compute."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto: bf16-mixed where the hardware has it."""
+
+    def run(self) -> None:
+        commands.teach(self.data, self.out, self.resolution, self.fit, self.config, self.device, self.precision)
+
+
+@dataclass
+class Train:
+    """Train a generator with attention maps, guided by a teacher's class-activation maps."""
+
+    data: str | None = None
+    """Folder of X-rays, a saved manifest, or phantom[:COUNT]. With --resume it may be left out."""
+    out: Path = Path("run")
+    """Run directory."""
+    preset: str = "cpu-64"
+    """Named settings: cpu-64, demo, gpu-128, gpu-224, dcgan. Every setting below overrides its value."""
+    teacher: str | None = None
+    """Model directory of a teacher, xrv:NAME for torchxrayvision's weights, or none. Default: fit the compact one."""
+    minutes: float | None = None
+    """Budget: turned into --kimg once, after a short calibration, and saved."""
+    resume: bool = False
+    """Go on with the run in --out from its newest checkpoint, exactly."""
+    dry_run: bool = False
+    """Print resolved settings, parameter counts, memory and expected time; train nothing."""
+    device: Device = "auto"
+    """Where to compute. Several processes: launch with torchrun."""
+    config: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+    def run(self) -> None:
+        chosen = preset(self.preset).config
+        typed = {f.name for f in fields(TrainConfig) if getattr(self.config, f.name) != getattr(chosen, f.name)}
+        if self.minutes is not None and "kimg" in typed:
+            raise InputError("--minutes and --kimg are two ways to say the same; give one of them")
+        if self.minutes is not None and not self.minutes > 0:
+            raise InputError(f"--minutes (={self.minutes}) must be positive")
+        if self.resume:
+            if typed - {"kimg"} or self.minutes is not None:
+                names = ", ".join(f"--{n.replace('_', '-')}" for n in sorted(typed - {"kimg"})) or "--minutes"
+                raise InputError(f"--resume goes on with the run's own settings, so {names} cannot be given; "
+                                 "only --kimg can, to make the run longer")  # fmt: skip
+            commands.resume(
+                self.out, self.data, self.teacher, self.config.kimg if "kimg" in typed else None, self.device
+            )
+            return
+        if self.data is None:
+            raise InputError("--data is missing: give a folder of X-rays, a manifest, or phantom")
+        commands.train(self.data, self.out, self.config, self.teacher, self.minutes, self.device, dry_run=self.dry_run)
+
+
+@dataclass
+class Generate:
+    """Make labelled images with maps: PNG with provenance, NPZ, overlays, labels.csv."""
+
+    model: Path
+    """A run or a model directory."""
+    out: Path
+    """Folder to write; an interrupted one is completed."""
+    num: int = 16
+    """How many images."""
+    label: str | None = None
+    """One class for all of them; the default goes round the classes."""
+    seed: int = 0
+    """Image i depends on model, seed, i, label and truncation alone."""
+    truncation: float = 1.0
+    """0..1: less variety, more typical images."""
+    batch: int = 64
+    """Images at a time."""
+    deterministic: bool = False
+    """Fixed, padded batches: equal to the bit whatever --num."""
+    device: Device = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        commands.generate(
+            self.model,
+            self.out,
+            self.num,
+            label=self.label,
+            seed=self.seed,
+            truncation=self.truncation,
+            batch=self.batch,
+            deterministic=self.deterministic,
+            device=self.device,
+        )
+
+
+@dataclass
+class Demo:
+    """The whole path on the embedded phantom: teacher, training, images, maps, pairs, curves."""
+
+    out: Path = Path("demo")
+    """Folder to write; it must be empty or new."""
+    minutes: float = 3.0
+    """Time for training the generator."""
+    device: Device = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        commands.demo(self.out, self.minutes, self.device)
+
+
+def _train_default(argv: Sequence[str]) -> Train:
+    """The train command with the values of the preset that is asked for, so that --help shows them."""
+    name = "cpu-64"
+    for here, after in zip(argv, [*argv[1:], ""], strict=True):
+        name = after if here == "--preset" else here.removeprefix("--preset=") if here.startswith("--preset=") else name
+    return Train(preset=name, config=preset(name).config if name in PRESETS or argv[:1] == ["train"] else TrainConfig())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `expressivegan`. Returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = lambda message, *a, **k: console.print(f"[yellow]warning:[/yellow] {message}")
+    try:
+        Command = (
+            Annotated[Data, subcommand("data")]
+            | Annotated[Teach, subcommand("teach")]
+            | Annotated[Train, subcommand("train", default=_train_default(argv))]
+            | Annotated[Generate, subcommand("generate")]
+            | Annotated[Demo, subcommand("demo")]
+        )
+        command = tyro.cli(Command, args=argv, prog="expressivegan", description=__doc__ and _ABOUT)
+        command.run()
+    except ExpressiveGANError as error:
+        print(f"expressivegan: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("expressivegan: interrupted", file=sys.stderr)
+        return 130
+    except commands.Stopped as stopped:
+        print(f"expressivegan: {stopped}", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        print(f"expressivegan: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+_ABOUT = "Labelled synthetic chest X-rays with attention maps that act. Not for diagnosis."
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,160 @@
+"""Settings of a training run, and the named presets. Field docstrings are the help text of the command line."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from expressivegan.errors import InputError
+from expressivegan.images import check_resolution
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a generator is trained. Progress is counted in images that the discriminator has seen of real data."""
+
+    method: Literal["expressive", "dcgan"] = "expressive"
+    """expressive: the CAM-guided networks and objective; dcgan: the baseline, the original's architecture and loop."""
+    resolution: int = 64
+    """Side of the images: 7·2^k or 4·2^k."""
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    """How a picture becomes square: stretch (as published), pad with black, or crop the centre."""
+    z_dim: int = 100
+    """Length of the latent vector."""
+    width: int = 128
+    """Channels at the coarsest levels of both networks."""
+    min_width: int = 16
+    """Fewest channels, at the finest levels."""
+    batch: int = 32
+    """Images in a step, over all processes."""
+    kimg: float = 240.0
+    """Length of training in thousands of images."""
+    rate: float = 2e-4
+    """Adam's learning rate at the start."""
+    rate_end: float = 1e-4
+    """Learning rate at the end; it falls along a cosine over the images seen."""
+    beta1: float = 0.0
+    """Adam's first decay."""
+    beta2: float = 0.99
+    """Adam's second decay."""
+    gamma: float = 3.0
+    """Weight of the gradient penalties R1 + R2; 0 turns them off. Below 1 this set collapses."""
+    penalty_every: int = 4
+    """Steps between penalties; their weight is scaled up by as much."""
+    ema_kimg: float = 5.0
+    """Longest half-life of the averaged generator, in thousands of images."""
+    ema_share: float = 0.05
+    """Half-life as a share of the images seen, where that is shorter."""
+    classes: Literal["natural", "uniform"] = "natural"
+    """Classes as they come, or each as often as the others."""
+    class_weight: float = 0.5
+    """Cross-entropy of the discriminator's class head, on real images only."""
+    cam_weight_d: float = 1.0
+    """The discriminator's class maps match the teacher's, on real images only."""
+    cam_weight_g: float = 0.5
+    """The teacher's map of a made image matches the generator's M, and the other way round."""
+    flip_weight: float = 0.1
+    """The teacher sees the disease in the image and does not see it in its base (a hinge on the logits)."""
+    area_weight: float = 2.0
+    """Keeps the area of M below `area_limit` in each image."""
+    area_limit: float = 0.22
+    """Largest mean of M that costs nothing."""
+    delta_weight: float = 0.02
+    """Cost of change where M does not let it through."""
+    steer_weight: float = 0.5
+    """A steered M fills the map that it was given."""
+    steer_share: float = 0.5
+    """Share of images whose M is bounded by a given map."""
+    augment: float = 0.15
+    """Share of images that are augmented before the discriminator, reached halfway; 0 turns it off."""
+    sample_every: float = 10.0
+    """Thousands of images between sample grids and checks for collapse."""
+    checkpoint_every: float = 20.0
+    """Thousands of images between checkpoints."""
+    keep: int = 2
+    """How many periodic checkpoints are kept."""
+    seed: int = 0
+    """Root of all random streams."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
+    """auto: bf16-mixed where the hardware has it, else 32-true."""
+
+    def __post_init__(self) -> None:
+        check_resolution(self.resolution)
+        positive = ("z_dim", "batch", "kimg", "rate", "penalty_every", "sample_every", "checkpoint_every", "keep")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} (={getattr(self, name)}) must be positive")
+        for field in fields(self):
+            weighs = "_weight" in field.name or field.name == "gamma"
+            if weighs and not getattr(self, field.name) >= 0:
+                raise InputError(f"{field.name} (={getattr(self, field.name)}) must be 0 (off) or positive")
+        for name in ("steer_share", "augment", "area_limit"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
+        if self.batch < 2:
+            raise InputError(f"batch (={self.batch}) must be at least 2")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the teacher is asked about made images at all."""
+        return self.cam_weight_g > 0 or self.flip_weight > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "TrainConfig":
+        """Settings that `to_json` wrote.
+
+        Raises:
+            InputError: a name that no setting has.
+        """
+        unknown = sorted(set(found) - {f.name for f in fields(cls)})
+        if unknown:
+            raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Named settings, with what they cost and what to expect."""
+
+    config: TrainConfig
+    about: str
+
+
+_CPU_64 = TrainConfig()
+
+PRESETS: dict[str, Preset] = {
+    "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, about 30 minutes; CAM guidance and acting maps on"),
+    "demo": Preset(
+        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0),
+        "64 px, about three minutes on two CPU cores: shows the whole path, not the best images",
+    ),
+    "gpu-128": Preset(
+        replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, penalty_every=1, augment=0.3,
+                ema_kimg=10.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+        "128 px on one GPU; a starting point, not yet measured",
+    ),
+    "gpu-224": Preset(
+        replace(_CPU_64, resolution=224, width=384, batch=64, kimg=4000.0, gamma=15.0, penalty_every=2, augment=0.3,
+                ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+        "224 px on one or more GPUs (torchrun); a starting point, not yet measured",
+    ),
+    "dcgan": Preset(
+        replace(_CPU_64, method="dcgan", beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
+                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, area_weight=0.0,
+                delta_weight=0.0, steer_weight=0.0, steer_share=0.0, precision="32-true"),
+        "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> Preset:
+    """A preset by name.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset (={name!r}) must be one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,185 @@
+"""A source → images in memory, or rather: in a memory map that several processes share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from expressivegan.data import cache, decode, layout, phantom
+from expressivegan.data.decode import Fit
+from expressivegan.data.manifest import GROUPS, Manifest, Record
+from expressivegan.data.scan import manifest_of, parallel
+from expressivegan.errors import DataError, InputError
+from expressivegan.images import from_uint8
+
+UInt8Array = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64] | Tensor | Sequence[int]
+# One float per grey level: a look-up runs in this thread alone, while converting a batch with torch wakes its thread
+# pool, which on a machine that is busy anyway was measured to cost 50 times as much.
+_LEVELS: npt.NDArray[np.float32] = from_uint8(np.arange(256, dtype=np.uint8)).numpy()
+_FRACTIONS = (0.7, 0.15, 0.15)
+_CHECKED_BYTES = 1 << 30  # hashing more than that on every start would be felt; the size is compared in any case
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """All images of a source at one size. Index i means the same image everywhere: pixels, label, patient, record."""
+
+    images: UInt8Array
+    """uint8 (N, H, W) grey, read-only, memory-mapped."""
+    labels: npt.NDArray[np.int64]
+    """int64 (N,); labels[i] indexes `classes`."""
+    patients: npt.NDArray[np.str_]
+    """(N,) keys."""
+    groups: npt.NDArray[np.str_]
+    """(N,) "train", "judge", "reference" or "test"."""
+    masks: UInt8Array | None
+    """uint8 (N, H, W), 1 where the lesion changed the image; phantoms only."""
+    resolution: int
+    fit: Fit
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the label numbers."""
+        return self.manifest.classes
+
+    @property
+    def reference(self) -> int | None:
+        """Label number of the class without disease, or None."""
+        name = self.manifest.reference_class
+        return None if name is None else self.classes.index(name)
+
+    @property
+    def data_hash(self) -> str:
+        """Of the manifest: classes, labels, patients, groups and contents of the files."""
+        return self.manifest.data_hash
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def _indices(self) -> dict[str, npt.NDArray[np.int64]]:
+        return {group: np.flatnonzero(self.groups == group).astype(np.int64) for group in GROUPS}
+
+    def indices(self, group: str) -> npt.NDArray[np.int64]:
+        """Ascending int64 (n,) indices of a group.
+
+        Raises:
+            InputError: no such group.
+        """
+        if group not in GROUPS:
+            raise InputError(f"group (={group!r}) must be one of {', '.join(GROUPS)}")
+        return self._indices[group].copy()
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Images and labels.
+
+        Args:
+            indices: B integers in [0, N), in any order.
+
+        Returns:
+            float32 (B, 1, H, W) in [-1, 1], and int64 (B,).
+
+        Raises:
+            InputError: an index out of range, or not integers.
+        """
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+            raise InputError(f"indices must be integers of shape (B,), not {chosen.dtype} {chosen.shape}")
+        if len(chosen) and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            raise InputError(f"indices span {chosen.min()}..{chosen.max()}, allowed is 0..{len(self) - 1}")
+        pixels = np.take(_LEVELS, self.images[chosen], mode="clip")[:, None]
+        return torch.from_numpy(pixels), torch.from_numpy(self.labels[chosen])
+
+
+def load_images(
+    source: str | Path,
+    resolution: int,
+    *,
+    fit: Fit = "stretch",
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    progress: bool = True,
+    patient_regex: str | None = None,
+) -> ImageSet:
+    """Loads a data set at one size; decodes it the first time only.
+
+    Args:
+        source: a folder (see `read_manifest`), a file that `Manifest.write` wrote, "phantom" or "phantom:COUNT".
+        resolution: side of the square images in pixels, 16..2048.
+        fit: "stretch" to the square, "pad" with black, or "crop" the centre. Stretching writes the aspect ratio, which
+            in Kermany's set tells the label, into the anatomy.
+        seed: of the deal into groups, and of the phantoms. A saved manifest keeps its own groups.
+        cache_dir: where decoded images are kept; default $EXPRESSIVEGAN_CACHE, else the user's cache folder.
+        progress: show bars on standard error (if that is a terminal).
+        patient_regex: see `read_manifest`.
+
+    Raises:
+        DataError: missing or unusable data, an unwritable cache, or files that changed after the manifest was written.
+        InputError: an argument out of range.
+    """
+    decode.check_fit(fit)
+    if isinstance(resolution, bool) or not isinstance(resolution, int) or not 16 <= resolution <= 2048:
+        raise InputError(f"resolution (={resolution!r}) must be an integer from 16 to 2048")
+    count = phantom.parse_source(source)
+    root = cache.cache_root(cache_dir)
+    if count is not None:
+        return _assemble(phantom.manifest(count, seed), root, resolution, fit, progress)
+    path = Path(source)
+    if path.is_file():
+        return _assemble(Manifest.read(path), root, resolution, fit, progress)
+    listing = layout.look(path)
+    known = cache.remembered(
+        root,
+        (path.resolve(), seed, _FRACTIONS, patient_regex),
+        cache.fingerprint(listing),
+        lambda: manifest_of(path, listing, seed, _FRACTIONS, patient_regex, progress),
+    )
+    return _assemble(known, root, resolution, fit, progress)
+
+
+def _assemble(known: Manifest, root: Path, resolution: int, fit: Fit, progress: bool) -> ImageSet:
+    shape = (len(known.records), resolution, resolution)
+    check = shape[0] * resolution**2 <= _CHECKED_BYTES
+    masks: UInt8Array | None = None
+    if known.source == "phantom":
+        name = f"phantom-{known.content_hash[:20]}-{resolution}"
+        both = cache.array(
+            root, name, (shape[0], 2, *shape[1:]), lambda: phantom.rows(known, resolution, progress), check
+        )
+        images, masks = both[:, 0], both[:, 1]
+    else:
+        name = f"{known.content_hash[:20]}-{resolution}-{fit}"
+        images = cache.array(root, name, shape, lambda: _decoded(known, resolution, fit, progress), check)
+    number = {label: i for i, label in enumerate(known.classes)}
+    return ImageSet(
+        images=images,
+        labels=np.array([number[r.label] for r in known.records], np.int64),
+        patients=np.array([r.patient for r in known.records]),
+        groups=np.array([r.group for r in known.records]),
+        masks=masks,
+        resolution=resolution,
+        fit=fit,
+        manifest=known,
+    )
+
+
+def _decoded(known: Manifest, resolution: int, fit: Fit, progress: bool) -> Iterator[UInt8Array]:
+    def one(record: Record) -> UInt8Array:
+        path = known.root / record.path
+        try:
+            data = decode.read_bytes(path)
+            if decode.sha256(data) != record.sha256:
+                raise decode.UnusableError("its contents changed after the manifest was written")
+            return decode.load_pixels(data, resolution, fit)
+        except decode.UnusableError as error:
+            raise DataError(f"{path}: {error}; read the folder again, or make a new manifest") from None
+
+    for pixels in parallel(one, known.records, f"Decoding to {resolution} px", progress):
+        yield pixels[None]

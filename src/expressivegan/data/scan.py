@@ -1,0 +1,172 @@
+"""A folder → its manifest: every file opened once, every refusal named, every patient dealt to one group."""
+
+import os
+import sys
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from expressivegan.data import decode, layout, split
+from expressivegan.data.layout import Found, Layout, Listing
+from expressivegan.data.manifest import Manifest, Record, Rejected
+from expressivegan.errors import DataError
+
+T = TypeVar("T")
+R = TypeVar("R")
+_WINDOW = 256  # images in flight: bounds the memory, and lets an interruption through
+
+
+def read_manifest(
+    directory: Path | str,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    patient_regex: str | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Reads a folder of images, recognising its layout by looking.
+
+    Two layouts are known. *Kermany* is the paediatric pneumonia set as Kaggle or Mendeley lay it out
+    (`chest_xray/train/{NORMAL,PNEUMONIA}`); its classes are NORMAL, BACTERIA and VIRUS, its patients stand in the file
+    names, and Kaggle's `val` counts as train. Any other tree is read as `class/image` or `train/class/image` and
+    `test/class/image`. Images below `train` are dealt to the groups train, judge and reference, patient by patient;
+    without a `test` folder 15% of the patients become the test group first.
+
+    Args:
+        directory: the folder, or one that contains it.
+        seed: of the deal; the order of the files never matters.
+        fractions: shares of the groups train, judge and reference, summing to 1.
+        patient_regex: regular expression with one group, searched for in each path relative to the data set's root;
+            the group is the patient. Without it every image of a folder that is not Kermany's is its own patient.
+        progress: show a bar on standard error (if that is a terminal).
+
+    Returns:
+        The manifest. Files that cannot be used stand in `rejected`, with the reason.
+
+    Raises:
+        DataError: the folder is missing or holds no images, or a class holds none that can be used for training.
+        InputError: `fractions` or `patient_regex` make no sense.
+    """
+    directory = Path(directory)
+    return manifest_of(directory, layout.look(directory), seed, fractions, patient_regex, progress)
+
+
+def manifest_of(
+    directory: Path,
+    listing: Listing,
+    seed: int,
+    fractions: tuple[float, float, float],
+    patient_regex: str | None,
+    progress: bool,
+) -> Manifest:
+    """`read_manifest` for a folder that has been listed already."""
+    split.group_fractions(fractions, carve_test=False)  # a wrong argument shall not cost a scan
+    if not listing.files:
+        raise DataError(f"directory (={str(directory)!r}) holds no files; give the folder that holds the images")
+    plan = layout.recognise(listing, str(directory), patient_regex)
+    if not plan.patients_known:
+        warnings.warn(
+            f"{directory}: nothing says which patient an image belongs to, so EVERY IMAGE COUNTS AS A PATIENT. If some "
+            "show the same patient, groups leak into each other and every evaluation is too good; give patient_regex.",
+            stacklevel=3,
+        )
+    root = (directory / plan.base).resolve()
+    records, rejected = _examine(root, plan, progress)
+    _check_classes(plan, records, rejected, root)
+    records = _deal(records, split.group_fractions(fractions, carve_test=not plan.has_test), seed, directory)
+    return Manifest(
+        source=plan.source,
+        root=root,
+        classes=plan.classes,
+        reference_class=layout.reference_class(plan.classes),
+        patients_known=plan.patients_known,
+        records=tuple(records),
+        rejected=tuple(sorted([*plan.rejected, *rejected], key=lambda r: r.path)),
+    )
+
+
+def workers() -> int:
+    """Threads for decoding. Threads suffice: Pillow gives the interpreter free while it decodes and resizes."""
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(32, available)
+
+
+def parallel(function: Callable[[T], R], items: Sequence[T], what: str, progress: bool) -> Iterator[R]:
+    """Maps in threads, in order, with a bar and a bounded number of results in memory."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    shown = Progress(*columns, console=console, disable=not (progress and console.is_terminal), transient=True)
+    with shown as bar, ThreadPoolExecutor(workers()) as pool, decode.strict_decoding():
+        task = bar.add_task(what, total=len(items))
+        pending = deque(pool.submit(function, item) for item in items[:_WINDOW])
+        rest = iter(items[_WINDOW:])
+        try:
+            while pending:
+                yield pending.popleft().result()
+                bar.advance(task)
+                pending.extend(pool.submit(function, item) for item in islice(rest, 1))
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _examine(root: Path, plan: Layout, progress: bool) -> tuple[list[Record], list[Rejected]]:
+    found = sorted(plan.found, key=lambda f: f.path)
+
+    def one(item: Found) -> decode.Facts | str:
+        try:
+            return decode.inspect(root / item.path)
+        except decode.UnusableError as error:
+            return str(error)
+
+    records, rejected = [], []
+    for item, facts in zip(found, parallel(one, found, "Examining images", progress), strict=True):
+        if isinstance(facts, str):
+            rejected.append(Rejected(item.path, facts))
+            continue
+        of = (item.path, item.label, item.patient, item.split)
+        records.append(Record(*of, "train", facts.width, facts.height, facts.mode, facts.sha256))
+    labels: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        labels[record.sha256].add(record.label)
+    doubtful = {r.path: sorted(labels[r.sha256]) for r in records if len(labels[r.sha256]) > 1}
+    rejected += [Rejected(path, f"the same file stands under {' and '.join(of)}") for path, of in doubtful.items()]
+    return [r for r in records if r.path not in doubtful], rejected
+
+
+def _check_classes(plan: Layout, records: list[Record], rejected: list[Rejected], root: Path) -> None:
+    usable = {r.label for r in records if r.split == "train"}
+    for label in plan.classes:
+        if label not in usable:
+            why = f"; {len(rejected)} files were rejected, the first: {rejected[0].reason}" if rejected else ""
+            raise DataError(f"class {label} has no usable image for training in {root}{why}")
+
+
+def _deal(records: list[Record], shares: dict[str, float], seed: int, directory: Path) -> list[Record]:
+    joined = split.join((r.patient, r.sha256) for r in records)
+    official_test = {joined[r.patient] for r in records if r.split == "test"}
+    straddling = [r for r in records if r.split == "train" and joined[r.patient] in official_test]
+    if straddling:
+        warnings.warn(
+            f"{directory}: {len(straddling)} training images show patients who are also in the test folder, or are "
+            "copies of test images; they are moved to the test group.",
+            stacklevel=4,
+        )
+    labels: dict[str, list[str]] = defaultdict(list)
+    for r in records:
+        if joined[r.patient] not in official_test:
+            labels[joined[r.patient]].append(r.label)
+    group_of = split.assign(labels, shares, seed) | dict.fromkeys(official_test, "test")
+    dealt = []
+    for r in records:
+        group = group_of[joined[r.patient]]
+        dealt.append(replace(r, split="test" if group == "test" else "train", group=group))
+    return dealt

@@ -1,0 +1,71 @@
+"""Device, precision and processes, by Lightning Fabric."""
+
+import os
+import warnings
+from typing import Any, Literal, cast
+
+import torch
+
+from expressivegan.errors import InputError
+
+with warnings.catch_warnings():  # Fabric's own imports warn about packages that this one does not use
+    warnings.simplefilter("ignore")
+    from lightning_fabric import Fabric
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "64-true"]
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bfloat16 arithmetic is done in hardware, where it is several times faster than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu":
+        cpu = torch.cpu
+        return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
+    return False
+
+
+def resolve_device(device: Device) -> str:
+    """`auto` becomes cuda, mps or cpu, whichever is there.
+
+    Raises:
+        InputError: a device that this machine lacks.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if device not in there:
+        raise InputError(f"device (={device!r}) must be one of auto, {', '.join(there)}")
+    if not there[device]:
+        raise InputError(
+            f"device (={device!r}) is not on this machine; there is {', '.join(k for k in there if there[k])}"
+        )
+    return device
+
+
+def resolve_precision(precision: Precision, device: str) -> Precision:
+    """`auto` becomes bf16-mixed where the hardware has it, else 32-true."""
+    return ("bf16-mixed" if fast_bf16(device) else "32-true") if precision == "auto" else precision
+
+
+def make_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabric:
+    """A launched Fabric. Under `torchrun` it joins the group of processes; alone it is one process on one device.
+
+    Raises:
+        InputError: a device that this machine lacks.
+    """
+    name = resolve_device(device)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    nodes = max(1, processes // int(os.environ.get("LOCAL_WORLD_SIZE", str(processes))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = Fabric(
+            accelerator=name,
+            devices=processes // nodes,
+            num_nodes=nodes,
+            strategy="ddp" if processes > 1 else "auto",
+            precision=cast(Any, resolve_precision(precision, name)),
+        )
+        fabric.launch()
+    return fabric

@@ -1,0 +1,309 @@
+"""Fitting a teacher on the user's classes, and saying how good it is.
+
+The recipe is fixed (no early stopping, no choice of epoch), so the judge patients, on whom it is validated, are never
+selected upon.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from expressivegan.checkpoint import make_directory, save_model, write_text
+from expressivegan.data import ImageSet
+from expressivegan.devices import Device, Precision, make_fabric
+from expressivegan.errors import DataError, TrainingError
+from expressivegan.images import from_uint8, grid, overlay, save_png
+from expressivegan.streams import Streams, derive_seed
+from expressivegan.teacher.backbone import XRV_PREFIX, load_xrv
+from expressivegan.teacher.cam import CXR_CAM_Teacher, Merge
+from expressivegan.teacher.metrics import Interval, as_json, bootstrap, classification_report, confusion
+from expressivegan.warp import random_affine, warp
+
+Progress = Callable[[int, int, str], None]
+
+_GROUP_NAMES = {"judge": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class TeachConfig:
+    """How a teacher is fitted."""
+
+    backbone: str = "compact"
+    """Architecture: compact (64 px, CPUs) or densenet121 (torchxrayvision's)."""
+    init: str | None = None
+    """Start from torchxrayvision's named weights, e.g. xrv:densenet121-res224-all; only with densenet121."""
+    epochs: int = 24
+    """Passes over the training patients' images."""
+    batch: int = 32
+    """Images in a step."""
+    rate: float = 2e-3
+    """Largest learning rate of AdamW; it warms up for one epoch and falls to 0 along a cosine."""
+    weight_decay: float = 0.05
+    """Of AdamW, decoupled."""
+    smoothing: float = 0.05
+    """Label smoothing."""
+    seed: int = 0
+    """Root of all random streams."""
+    meth: Merge = "topk"
+    """How the maps of the classes are merged."""
+
+
+def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    matrices = random_affine(len(images), generator, shift=0.06, scale=0.12, rotation=8.0)
+    images = warp(images, matrices, outside=-1.0)
+    contrast = torch.exp((torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5) * 0.5)
+    brightness = (torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5) * 0.4
+    return (images * contrast + brightness).clamp(-1, 1)
+
+
+def fit_teacher(
+    images: ImageSet,
+    config: TeachConfig | None = None,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> CXR_CAM_Teacher:
+    """Fits a teacher on the training patients of a set.
+
+    Args:
+        images: a loaded set; its training group is used, and nothing else.
+        config: how.
+        device, precision: `auto` takes what the machine has.
+        progress: called with (step, steps, what is going on).
+
+    Returns:
+        The teacher on the CPU, calibrated, in evaluation mode.
+
+    Raises:
+        DataError: fewer than two classes among the training images.
+        TrainingError: the loss is not finite.
+    """
+    config = config or TeachConfig()
+    if len(images.classes) < 2:
+        raise DataError(f"a teacher needs at least two classes to tell apart, and there is {list(images.classes)}")
+    indices = images.indices("train")
+    missing = sorted(set(range(len(images.classes))) - set(images.labels[indices].tolist()))
+    if missing:
+        raise DataError(f"class {images.classes[missing[0]]} has no image among the training patients")
+    fabric = make_fabric(device, precision)
+    reference = None if images.reference is None else images.classes[images.reference]
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(config.seed, "teacher"))
+        teacher = CXR_CAM_Teacher(
+            config.meth,
+            weights=None,
+            backbone=config.backbone,
+            classes=images.classes,
+            reference=reference,
+            resolution=images.resolution,
+        )
+    if config.init is not None:
+        _start_from(teacher, config.init)
+    network = teacher.backbone.to(fabric.device).to(memory_format=torch.channels_last)
+    steps_per_epoch = max(1, len(indices) // config.batch)
+    steps = steps_per_epoch * config.epochs
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True)
+    warm = min(steps_per_epoch, max(1, steps // 5))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda s: min(1.0, (s + 1) / warm) * 0.5 * (1 + float(np.cos(np.pi * min(s / steps, 1.0)))),
+    )
+    streams = Streams(config.seed, ("teacher-data", "teacher-augment"))
+    network.train()
+    step = 0
+    for epoch in range(config.epochs):
+        order = torch.randperm(len(indices), generator=streams["teacher-data"]).numpy()
+        for start in range(0, steps_per_epoch * config.batch, config.batch):
+            chosen = indices[order[start : start + config.batch]]
+            if len(chosen) < 2:
+                continue  # batch normalisation needs two
+            x, y = images.batch(chosen)
+            x = fabric.to_device(_augment(x, streams["teacher-augment"]))
+            with fabric.autocast():
+                loss = F.cross_entropy(network(x).float(), fabric.to_device(y), label_smoothing=config.smoothing)
+            optimiser.zero_grad()
+            fabric.backward(loss)
+            optimiser.step()
+            schedule.step()
+            step += 1
+            if progress is not None:
+                progress(step, steps, f"epoch {epoch + 1}/{config.epochs}")
+        if not torch.isfinite(loss):
+            raise TrainingError(f"teacher: loss is {float(loss)} in step {step}; try a lower rate (={config.rate})")
+    teacher.eval().cpu()
+    sample = np.random.default_rng(derive_seed(config.seed, "calibrate")).permutation(indices)[:2000]
+    teacher.calibrate(*images.batch(np.sort(sample)))
+    return teacher
+
+
+def _start_from(teacher: CXR_CAM_Teacher, name: str) -> None:
+    from expressivegan.errors import InputError
+    from expressivegan.teacher.backbone import DenseNet121
+
+    if not isinstance(teacher.backbone, DenseNet121) or not name.startswith(XRV_PREFIX):
+        raise InputError(f"init (={name!r}) must be xrv:NAME and goes with backbone densenet121 only")
+    named, _ = load_xrv(name.removeprefix(XRV_PREFIX))
+    teacher.backbone.body.load_state_dict(named.body.state_dict())
+
+
+@torch.no_grad()
+def predict(teacher: CXR_CAM_Teacher, pixels: npt.NDArray[np.uint8], batch: int = 128) -> npt.NDArray[np.float64]:
+    """Probabilities (N, K) of uint8 images (N, H, W)."""
+    found = []
+    for start in range(0, len(pixels), batch):
+        logits = teacher.raw_cams(from_uint8(np.ascontiguousarray(pixels[start : start + batch])[:, None]))[1]
+        found.append(logits.double().softmax(1).numpy())
+    return np.concatenate(found) if found else np.zeros((0, len(teacher.classes)))
+
+
+def border_shortcut(images: ImageSet, indices: npt.NDArray[np.int64], seed: int = 0) -> Interval | None:
+    """AUC of disease against reference from the outer 10% of the frame alone, cross-validated over patients.
+
+    A figure well above 0.5 says that the label can be told without looking at the lungs.
+
+    Returns:
+        The AUC with its interval over patients, or None without a reference class or with too few patients.
+    """
+    labels = images.labels[indices] != images.reference
+    patients = np.asarray(images.patients)[indices]
+    if images.reference is None or labels.all() or not labels.any() or len(set(patients)) < 20:
+        return None
+    side = images.resolution
+    edge = max(1, round(0.1 * side))
+    frame = np.ones((side, side), bool)
+    frame[edge:-edge, edge:-edge] = False
+    pixels = np.asarray(images.images[np.sort(indices)], np.float32)[np.argsort(np.argsort(indices))] / 255
+    cells = _frame_cells(pixels.astype(np.float32), frame)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    score = cross_val_predict(model, cells, labels, groups=patients, cv=GroupKFold(5), method="decision_function")
+    from sklearn.metrics import roc_auc_score
+
+    def statistic(i: npt.NDArray[np.int64]) -> float:
+        return float(roc_auc_score(labels[i], score[i])) if labels[i].any() and not labels[i].all() else float("nan")
+
+    return bootstrap(statistic, list(patients), rounds=500, seed=seed)
+
+
+def _frame_cells(pixels: npt.NDArray[np.float32], frame: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Frame pixels at 32x32, so that the number of numbers does not grow with the resolution."""
+    x = torch.from_numpy(pixels * frame)[:, None]
+    small = F.adaptive_avg_pool2d(x, 32)
+    kept = F.adaptive_avg_pool2d(torch.from_numpy(frame.astype(np.float32))[None, None], 32)[0, 0] > 0
+    found: npt.NDArray[np.float32] = small[:, 0, kept].numpy()
+    return found
+
+
+def write_teacher(
+    teacher: CXR_CAM_Teacher,
+    images: ImageSet,
+    config: TeachConfig,
+    out: Path,
+    rounds: int = 1000,
+) -> dict[str, Any]:
+    """Scores a teacher, and writes a model directory with report.json, confusion matrices and CAM overlays.
+
+    Validation is on the judge patients (same distribution as training) and, separately, on the official test patients.
+
+    Returns:
+        The report.
+    """
+    make_directory(out.parent)
+    reference = images.reference
+    report: dict[str, Any] = {
+        "classes": list(images.classes),
+        "data_hash": images.data_hash,
+        "resolution": images.resolution,
+        "config": vars(config),
+        "scale": float(teacher.scale),
+        "groups": {},
+    }
+    matrices = {}
+    for group in ("judge", "test"):
+        indices = images.indices(group)
+        if len(indices) == 0:
+            continue
+        p = predict(teacher, np.asarray(images.images[indices]))
+        labels, patients = images.labels[indices], list(np.asarray(images.patients)[indices])
+        found = classification_report(p, labels, patients, images.classes, reference, rounds)
+        border = border_shortcut(images, indices)
+        matrices[group] = confusion(p, labels, len(images.classes))
+        report["groups"][group] = {
+            "images": len(indices),
+            "patients": len(set(patients)),
+            "metrics": as_json(found),
+            "border_only_auc": None if border is None else as_json({"auc": border})["auc"],
+            "confusion": matrices[group].tolist(),
+        }
+    save_model(teacher, out, _card(report), report)
+    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
+    _draw_confusion(matrices, images.classes, out / "confusion.png")
+    _draw_overlays(teacher, images, out / "cams.png")
+    return report
+
+
+def _draw_confusion(matrices: dict[str, npt.NDArray[np.int64]], classes: tuple[str, ...], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    if not matrices:
+        return
+    figure = Figure(figsize=(4.2 * len(matrices), 3.8), layout="constrained")
+    for axis, (group, counts) in zip(
+        figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
+    ):
+        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for i in range(len(classes)):
+            for j in range(len(classes)):
+                axis.text(j, i, f"{counts[i, j]}\n{share[i, j]:.0%}", ha="center", va="center",
+                          color="white" if share[i, j] > 0.5 else "black", fontsize=8)  # fmt: skip
+        axis.set(title=f"{_GROUP_NAMES[group]} patients", xlabel="predicted", ylabel="true")
+        axis.set_xticks(range(len(classes)), classes, fontsize=7)
+        axis.set_yticks(range(len(classes)), classes, fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+@torch.no_grad()
+def _draw_overlays(teacher: CXR_CAM_Teacher, images: ImageSet, path: Path, per_class: int = 6) -> None:
+    """A row of images and a row of overlays for each class, of validation patients."""
+    rows = []
+    for k in range(len(images.classes)):
+        judged = images.indices("judge")
+        chosen = judged[images.labels[judged] == k][:per_class]
+        if len(chosen) < per_class:
+            continue
+        x, _ = images.batch(chosen)
+        cams = teacher(x).cams
+        rows += [overlay(x, torch.zeros_like(cams)), overlay(x, cams)]
+    if rows:
+        save_png(path, grid(np.concatenate(rows), columns=per_class))
+
+
+def _card(report: dict[str, Any]) -> str:
+    lines = [
+        "---", "library_name: expressivegan", "tags: [chest-x-ray, class-activation-map]", "---",
+        "# CAM teacher", "",
+        "**Not for diagnosis.** It guides the training of a generator and shows where it sees each class.", "",
+        f"- classes: {', '.join(report['classes'])}; {report['resolution']}x{report['resolution']} grey",
+        f"- backbone: {report['config']['backbone']}; data hash `{report['data_hash'][:16]}`", "",
+        "| patients | images | figure | value [95% interval over patients] |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for group, found in report["groups"].items():
+        rows = dict(found["metrics"]) | {"label told from the outer 10% alone (AUC)": found["border_only_auc"]}
+        for key, value in rows.items():
+            if value is not None and value[0] is not None:
+                figures = f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+                lines.append(f"| {_GROUP_NAMES[group]} ({found['patients']}) | {found['images']} | {key} | {figures} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,55 @@
+"""The baseline's step, as the original describes it: BCE, and the teacher run on every batch, in fp32.
+
+What keeps it from being a straw man: one-sided label smoothing (Salimans et al., NeurIPS 2016), Adam's β₁ of 0.5,
+labels as input of both networks, and an averaged generator.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expressivegan.config import TrainConfig
+from expressivegan.training.steps import Batch, Networks, Terms
+
+
+def _bce(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def dcgan_step(
+    nets: Networks,
+    batch: Batch,
+    config: TrainConfig,
+    *,
+    check: Callable[[Terms], None],
+    average_gradients: Callable[[torch.nn.Module], None],
+) -> Terms:
+    """One step of both networks. The teacher's merged map is the target of both heatmaps."""
+    fake, attention = nets.G(batch.z, batch.labels)
+    nets.D.requires_grad_(True)
+    real_score, real_heat = nets.D(batch.real, batch.labels)
+    fake_score, _ = nets.D(fake.detach(), batch.labels)
+    d_terms: Terms = {"d_adversarial": _bce(real_score, 0.9) + _bce(fake_score, 0.0)}
+    if nets.guide is not None and config.cam_weight_d > 0:
+        with torch.no_grad():
+            cams = nets.guide.teacher(batch.real).cams
+        d_terms["d_cam"] = config.cam_weight_d * F.l1_loss(real_heat, cams)
+    check(d_terms)
+    nets.optimiser_d.zero_grad()
+    torch.stack(list(d_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    average_gradients(nets.D)
+    nets.optimiser_d.step()
+
+    nets.D.requires_grad_(False)
+    score, _ = nets.D(fake, batch.labels)
+    g_terms: Terms = {"g_adversarial": _bce(score, 1.0)}
+    if nets.guide is not None and config.cam_weight_g > 0:
+        g_terms["g_cam"] = config.cam_weight_g * F.l1_loss(attention[-1], nets.guide.teacher(fake).cams)
+    check(g_terms)
+    nets.optimiser_g.zero_grad()
+    torch.stack(list(g_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    average_gradients(nets.G)
+    nets.optimiser_g.step()
+    return {name: term.detach() for name, term in (d_terms | g_terms).items()}

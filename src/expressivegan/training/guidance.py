@@ -1,0 +1,108 @@
+"""What the teacher says about the real images, computed once, and about made ones, in every step."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from expressivegan.checkpoint import state_hash
+from expressivegan.data import ImageSet
+from expressivegan.errors import InputError
+from expressivegan.teacher import CXR_CAM_Teacher
+
+
+class Guide:
+    """A teacher, asked about this set's classes.
+
+    A teacher fitted on the set speaks for each class. One with other classes (torchxrayvision's named weights) has one
+    merged map of findings, which then stands for every class but the reference, and no logits to flip.
+
+    Args:
+        teacher: in evaluation mode; its parameters are frozen.
+        classes: of the set.
+        reference: label of the class without a lesion, or None.
+    """
+
+    def __init__(self, teacher: CXR_CAM_Teacher, classes: Sequence[str], reference: int | None) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.classes = len(classes)
+        self.reference = reference
+        self.own = teacher.classes == tuple(classes)
+        if not self.own and not teacher.multi_label:
+            raise InputError(
+                f"teacher's classes (={list(teacher.classes)}) are not the data's {list(classes)}; "
+                "fit one on this set: expressivegan teach"
+            )
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images (B, 1, H, W) → referenced maps (B, K, h, w), 1 where the teacher is sure, and logits (B, K) if any."""
+        if self.own:
+            return self.teacher.class_cams(images)
+        merged = self.teacher.merge(*self.teacher.raw_cams(images)).expand(-1, self.classes, -1, -1).clone()
+        if self.reference is not None:
+            merged[:, self.reference] = 0
+        return merged, None
+
+
+def real_cams(
+    guide: Guide, images: ImageSet, cache_dir: Path | None = None, batch: int = 128
+) -> npt.NDArray[np.float16]:
+    """The teacher's maps of every image, (N, K, h, w), signed, memory-mapped.
+
+    CAMs of real images never change: they are kept under a key of teacher, merge, data and resolution.
+    """
+    key = "-".join(
+        (
+            "cams",
+            state_hash(guide.teacher)[:16],
+            guide.teacher.meth,
+            images.data_hash[:16],
+            str(images.resolution),
+            images.fit,
+        )
+    )
+    path = None if cache_dir is None else cache_dir / f"{key}.npy"
+    if path is not None and path.exists():
+        try:
+            found: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")
+            if len(found) == len(images) and found.shape[1] == guide.classes:
+                return found
+        except (OSError, ValueError):
+            pass  # a damaged cache is made anew
+    device = next(guide.teacher.parameters()).device
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), batch):
+            x, _ = images.batch(np.arange(start, min(start + batch, len(images))))
+            parts.append(guide(x.to(device))[0].clamp(-6, 6).half().cpu().numpy())
+    made = np.concatenate(parts)
+    if path is not None:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.save(file, made)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # a cache that cannot be kept is no reason to stop
+    return made
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Folds batch norms into the convolutions before them, in place: the same function in evaluation mode, faster."""
+    for child in network.children():
+        if (
+            isinstance(child, nn.Sequential)
+            and len(child) == 2
+            and isinstance(child[0], nn.Conv2d)
+            and isinstance(child[1], nn.BatchNorm2d)
+        ):
+            child[0] = torch.nn.utils.fusion.fuse_conv_bn_eval(child[0], child[1])
+            child[1] = nn.Identity()
+        else:
+            fold_norms(child)
+    return network

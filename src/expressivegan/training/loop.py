@@ -1,0 +1,420 @@
+"""The training loop: one visible function, its phases captioned, its time counted in images."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, save_model
+from expressivegan.config import TrainConfig
+from expressivegan.data import ImageSet
+from expressivegan.devices import Device, make_fabric
+from expressivegan.errors import CheckpointError, DataError, InputError, TrainingError
+from expressivegan.images import to_uint8
+from expressivegan.streams import Streams, derive_seed, generator
+from expressivegan.training.augment import draw_augmentation
+from expressivegan.training.build import make_networks
+from expressivegan.training.card import generator_card
+from expressivegan.training.dcgan import dcgan_step
+from expressivegan.training.ema import AveragedModel
+from expressivegan.training.guidance import Guide, real_cams
+from expressivegan.training.rundir import RunDirectory, environment
+from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
+
+STREAMS = ("data", "latents", "steering", "augment-real", "augment-fake")
+
+Evaluate = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[dict[str, float], str | None]]
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        images: images seen.
+        total: images planned.
+        model: model directory of the averaged generator.
+        stopped: it was interrupted, and can be resumed.
+        warnings: what the checks for collapse said.
+    """
+
+    images: int
+    total: int
+    model: Path
+    stopped: bool
+    warnings: list[str]
+
+
+class Run:
+    """The state of a run: networks, optimisers, streams, images seen. All of it goes into a checkpoint."""
+
+    def __init__(self, images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric) -> None:
+        if config.batch % fabric.world_size:
+            raise InputError(
+                f"batch (={config.batch}) must be divisible by the number of processes (={fabric.world_size})"
+            )
+        self.images, self.config, self.fabric = images, config, fabric
+        self.local = config.batch // fabric.world_size
+        self.streams = Streams(config.seed, STREAMS)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(config.seed, "weights"))
+            G, D = make_networks(config, images.classes, images.reference)
+        dtype = torch.float64 if config.precision == "64-true" else torch.float32
+        for network in (G, D) if guide is None else (G, D, guide.teacher):
+            network.to(fabric.device, dtype).to(memory_format=torch.channels_last)
+        self.dtype = dtype
+
+        def adam(network: nn.Module) -> torch.optim.Optimizer:
+            betas = (config.beta1, config.beta2)
+            return torch.optim.Adam(
+                network.parameters(), lr=config.rate, betas=betas, fused=fabric.device.type != "mps"
+            )
+
+        self.nets = Networks(cast(Any, G), cast(Any, D), guide, adam(G), adam(D))
+        self.ema = AveragedModel(G)
+        self.seen = 0
+        self.train = images.indices("train")
+        if len(self.train) < 2:
+            raise DataError(f"training needs at least two images of training patients, and there are {len(self.train)}")
+        self.by_class = [self.train[images.labels[self.train] == k] for k in range(len(images.classes))]
+        for name, members in zip(images.classes, self.by_class, strict=True):
+            if len(members) == 0:
+                raise DataError(f"class {name} has no image among the training patients")
+        self.cams: npt.NDArray[np.float16] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs."""
+        return {
+            "config": self.config.to_json(),
+            "data_hash": self.images.data_hash,
+            "seen": self.seen,
+            "G": self.nets.G.state_dict(),
+            "D": self.nets.D.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimiser_g": self.nets.optimiser_g.state_dict(),
+            "optimiser_d": self.nets.optimiser_d.state_dict(),
+            "streams": self.streams.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts everything back.
+
+        Raises:
+            CheckpointError: it belongs to other data or other networks.
+        """
+        if state.get("data_hash") != self.images.data_hash:
+            raise CheckpointError("the checkpoint was trained on other data (its data hash differs); start a new run")
+        try:
+            self.nets.G.load_state_dict(state["G"])
+            self.nets.D.load_state_dict(state["D"])
+            self.ema.model.load_state_dict(state["ema"])
+            self.nets.optimiser_g.load_state_dict(state["optimiser_g"])
+            self.nets.optimiser_d.load_state_dict(state["optimiser_d"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            was = state.get("config", {}).get("resolution")
+            raise CheckpointError(
+                f"the checkpoint (resolution {was}) does not fit these networks (resolution {self.config.resolution})"
+            ) from error
+        self.streams.load_state_dict(state["streams"])
+        self.seen = int(state["seen"])
+
+    def draw(self, step: int) -> Batch:
+        """The inputs of a step.
+
+        Every process draws the whole batch and keeps its share, so that two processes with half the batch each see what
+        one would.
+        """
+        config, device = self.config, self.fabric.device
+        n, mine = config.batch, slice(self.fabric.global_rank * self.local, (self.fabric.global_rank + 1) * self.local)
+        g = self.streams["data"]
+        if config.classes == "uniform":
+            u = torch.rand(n, 2, generator=g).numpy()
+            label = np.minimum((u[:, 0] * len(self.by_class)).astype(int), len(self.by_class) - 1)
+            members = [self.by_class[k] for k in label]
+            chosen = np.array([m[min(int(v * len(m)), len(m) - 1)] for m, v in zip(members, u[:, 1], strict=True)])
+        else:
+            chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
+        chosen = chosen[mine]
+        real, labels = self.images.batch(chosen)
+        K = len(self.images.classes)
+        maps = (
+            torch.zeros(self.local, K, 1, 1)
+            if self.cams is None
+            else torch.from_numpy(self.cams[chosen].astype(np.float32))
+        )
+        z = torch.randn(n, config.z_dim, generator=self.streams["latents"])[mine]
+        share = config.steer_share if self.cams is not None else 0.0
+        steered = (torch.rand(n, generator=self.streams["steering"]) < share)[mine]
+        ramp = min(1.0, self.seen / (500.0 * config.kimg))
+        draws = [draw_augmentation(n, config.augment * ramp, self.streams[f"augment-{x}"]) for x in ("real", "fake")]
+        draws = [d.part(mine.start, mine.stop).to(device) for d in draws]
+        move = self.fabric.to_device
+        return Batch(
+            real=move(real.to(self.dtype)),
+            labels=move(labels),
+            cams=move(maps.to(self.dtype)),
+            z=move(z.to(self.dtype)),
+            steered=move(steered),
+            augment_real=draws[0],
+            augment_fake=draws[1],
+            penalise=config.gamma > 0 and step % config.penalty_every == 0,
+        )
+
+    def step(self, check: Callable[[Terms], None]) -> Terms:
+        """Draws a batch and updates everything once."""
+        config = self.config
+        done = min(1.0, self.seen / (1000.0 * config.kimg))
+        rate = config.rate_end + (config.rate - config.rate_end) * 0.5 * (1 + math.cos(math.pi * done))
+        for optimiser in (self.nets.optimiser_g, self.nets.optimiser_d):
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        batch = self.draw(self.seen // config.batch)
+        if config.method == "dcgan":
+            terms = dcgan_step(self.nets, batch, config, check=check, average_gradients=self._average)
+        else:
+            terms = adversarial_step(
+                self.nets, batch, config, autocast=self.fabric.autocast, check=check, average_gradients=self._average
+            )
+        self.seen += config.batch
+        self.ema.update(self.nets.G, config.batch, min(1000 * config.ema_kimg, config.ema_share * self.seen))
+        return terms
+
+    def _average(self, network: nn.Module) -> None:
+        if self.fabric.world_size == 1:
+            return
+        grads = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = self.fabric.all_reduce(torch.cat([g.flatten() for g in grads]), reduce_op="mean")
+        assert isinstance(flat, Tensor)
+        for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
+            g.copy_(part.view_as(g))
+
+    @torch.no_grad()
+    def sample(self, per_class: int, seed: int = 0, batch: int = 64) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
+        """Images and M (N, 1, H, W), and labels, of the averaged generator, from fixed latents, class by class."""
+        K = len(self.images.classes)
+        z = torch.randn(per_class, self.config.z_dim, generator=generator(seed, "samples")).repeat(K, 1)
+        labels = torch.arange(K).repeat_interleave(per_class)
+        made, maps = [], []
+        for i in range(0, len(z), batch):
+            with self.fabric.autocast():
+                x, attention = self.ema.model(
+                    z[i : i + batch].to(self.fabric.device, self.dtype), labels[i : i + batch].to(self.fabric.device)
+                )
+            made.append(x.float().cpu())
+            maps.append(attention[-1].float().cpu())
+        return torch.cat(made), torch.cat(maps), labels.numpy()
+
+
+def calibrate(images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric, steps: int = 12) -> float:
+    """Images per second of a throw-away copy of the run, penalties included."""
+    trial = Run(images, config, guide, fabric)
+    _attach_cams(trial, guide, None)
+    period = config.penalty_every if config.gamma > 0 else 1
+    for _ in range(period):
+        trial.step(lambda terms: None)
+    start = time.perf_counter()
+    rounds = max(1, round(steps / period)) * period
+    for _ in range(rounds):
+        trial.step(lambda terms: None)
+    rate = torch.tensor(rounds * config.batch / (time.perf_counter() - start), dtype=torch.float64)
+    return float(fabric.broadcast(rate))
+
+
+def _attach_cams(run: Run, guide: Guide | None, cache_dir: Path | None) -> None:
+    # The baseline asks its teacher in every step instead.
+    if guide is not None and run.config.method == "expressive" and (run.config.guided or run.config.cam_weight_d > 0):
+        run.cams = real_cams(guide, run.images, cache_dir)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set an event, so that a step is never cut in half; a second one raises."""
+    asked = threading.Event()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)
+
+
+def train(
+    images: ImageSet,
+    config: TrainConfig,
+    out: Path,
+    guide: Guide | None,
+    *,
+    teacher_name: str | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    device: Device = "auto",
+    fabric: Fabric | None = None,
+    evaluate: Evaluate | None = None,
+    progress: Progress | None = None,
+    cache_dir: Path | None = None,
+) -> TrainResult:
+    """Trains, from the beginning or from the newest checkpoint of `out`.
+
+    Args:
+        images: the set; only its training patients are learnt from.
+        config: the settings; on resume those of the run, which the caller reads with `RunDirectory.settings`.
+        out: run directory.
+        guide: the teacher, or None to train without guidance.
+        teacher_name: how the teacher is called in the settings.
+        minutes: a budget, turned into kimg once by a short calibration and saved.
+        resume: go on from the newest valid checkpoint.
+        device: where; ignored with `fabric`.
+        fabric: a launched Fabric, to share one.
+        evaluate: called with fresh images (N, H, W) and their labels at every sample grid; returns figures to log and,
+            if the generator has collapsed, a sentence.
+        progress: called after every step with (images seen, images planned, figures).
+        cache_dir: where the teacher's maps of real images are kept.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        TrainingError: a term is not finite; the message names step, term and the last good checkpoint.
+        CheckpointError: nothing valid to resume from.
+        InputError, DataError: settings or data that cannot be trained with.
+    """
+    # ---- set up -------------------------------------------------------------------------------------------------
+    fabric = fabric or make_fabric(device, config.precision)
+    folder = RunDirectory(out)
+    lead = fabric.is_global_zero
+    if minutes is not None and not resume:
+        speed = calibrate(images, config, guide, fabric)
+        steps = max(1, int(minutes * 60 * speed / config.batch))
+        config = replace(config, kimg=steps * config.batch / 1000)
+    run = Run(images, config, guide, fabric)
+    _attach_cams(run, guide, cache_dir)
+    total = max(1, round(1000 * config.kimg / config.batch)) * config.batch
+
+    # ---- start or resume ----------------------------------------------------------------------------------------
+    if resume:
+        found = newest_checkpoint(folder.checkpoints)
+        if found is None:
+            raise CheckpointError(f"{out} has no checkpoint yet; start again without --resume")
+        run.load_state_dict(found[1])
+        if lead:
+            folder.forget_after(run.seen)
+    elif lead:
+        if any(folder.checkpoints.glob("*.ckpt")):
+            raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
+        folder.create(
+            {
+                "config": config.to_json(),
+                "minutes": minutes,
+                "data_hash": images.data_hash,
+                "classes": list(images.classes),
+                "reference": images.reference,
+                "teacher": teacher_name,
+                "device": fabric.device.type,
+                "processes": fabric.world_size,
+                "environment": environment(),
+            }
+        )
+
+    last_good: Path | None = None
+
+    def save() -> Path:
+        path = folder.checkpoints / f"{run.seen:010d}.ckpt"
+        save_checkpoint(path, run.state_dict())
+        folder.prune(config.keep)
+        return path
+
+    def check(terms: Terms) -> None:
+        for name, term in terms.items():
+            if not torch.isfinite(term).item():
+                raise TrainingError(
+                    f"{name} became {float(term)} in step {run.seen // config.batch} ({run.seen} images); "
+                    f"last good checkpoint: {last_good or 'none yet'}; try a lower rate (={config.rate})"
+                )
+
+    # ---- train --------------------------------------------------------------------------------------------------
+    warnings_seen: list[str] = []
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    log_every = max(config.batch, min(2000, round(1000 * config.sample_every / 2)))
+    clock, clock_seen = time.perf_counter(), run.seen
+
+    def due(every: float) -> bool:
+        return run.seen // every != (run.seen - config.batch) // every or run.seen >= total
+
+    with _stop_on_signal() as asked:
+        while run.seen < total and not asked.is_set():
+            for name, term in run.step(check).items():
+                sums[name] = sums.get(name, 0.0) + float(term)
+                counts[name] = counts.get(name, 0) + 1
+            figures = {name: value / counts[name] for name, value in sums.items()}
+            if progress is not None and lead:
+                progress(run.seen, total, figures)
+            if not lead:
+                continue
+
+            # ---- log ----
+            if due(log_every):
+                figures["images_per_second"] = (run.seen - clock_seen) / max(time.perf_counter() - clock, 1e-9)
+                folder.log(run.seen, figures)
+                sums.clear()
+                counts.clear()
+
+            # ---- look ----
+            if due(1000 * config.sample_every):
+                shown, maps, labels = run.sample(8)
+                folder.samples(run.seen, shown, maps, columns=8)
+                diseased = labels != images.reference
+                figures = {"area_of_maps": float(maps[torch.from_numpy(diseased)].mean())}
+                if evaluate is not None:
+                    made, _, labels = run.sample(64, seed=1)
+                    found_figures, warning = evaluate(to_uint8(made)[:, 0].numpy(), labels)
+                    figures |= found_figures
+                    if warning is not None:
+                        warnings_seen.append(f"{run.seen} images: {warning}")
+                folder.log(run.seen, figures)
+
+            # ---- save ----
+            if due(1000 * config.checkpoint_every):
+                last_good = save()
+                _write_models(run, folder)
+            if due(log_every):
+                clock, clock_seen = time.perf_counter(), run.seen
+        stopped = run.seen < total
+
+    # ---- finish -------------------------------------------------------------------------------------------------
+    if lead:
+        if stopped:
+            save()
+        _write_models(run, folder)
+        folder.close()
+    fabric.barrier()
+    return TrainResult(run.seen, total, folder.model, stopped, warnings_seen)
+
+
+def _write_models(run: Run, folder: RunDirectory) -> None:
+    card = generator_card(run.config, run.images, run.seen)
+    extra = {"data_hash": run.images.data_hash, "images_seen": run.seen, "config": run.config.to_json()}
+    save_model(run.ema.model, folder.model, card, extra)
+    save_model(run.nets.D, folder.discriminator, card, extra)

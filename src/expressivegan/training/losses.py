@@ -1,0 +1,75 @@
+"""The terms of the objective. Each is a mean over a batch, so that gradients of processes can be averaged."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expressivegan.models.penalised import input_gradients_only
+
+
+def relativistic(better: Tensor, worse: Tensor) -> Tensor:
+    """`softplus(-(better - worse))` of paired scores (B, 1) (Jolicoeur-Martineau, ICLR 2019; R3GAN, equation 1)."""
+    return F.softplus(worse - better).mean()
+
+
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """(B,) squared norm of the gradient of each score by its image: R1 on real and R2 on made images.
+
+    Mescheder et al., *Which training methods for GANs do actually converge?*, ICML 2018, equation 9, without γ/2.
+    """
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3))
+
+
+def censored_match(maps: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of unbounded maps to targets in [0, 1].
+
+    A target of 0 or 1 is a bound that was reached, not a value: less than 0, or more than 1, costs nothing.
+
+    >>> censored_match(torch.tensor([-3.0, 0.5]), torch.tensor([0.0, 1.0])).item()
+    0.125
+    """
+    return (maps.clamp(0, 1) - target).square().mean() + (
+        (maps.clamp(max=0).square() * (target > 0)) + ((maps - 1).clamp(min=0).square() * (target < 1))
+    ).mean()
+
+
+def area_cost(mask: Tensor, limit: float) -> Tensor:
+    """Mean excess of each image's mean M (B, 1, H, W) over the limit."""
+    return (mask.mean(dim=(1, 2, 3)) - limit).clamp_min(0).mean()
+
+
+def hidden_change(delta: Tensor, mask: Tensor) -> Tensor:
+    """Mean |δ| where M does not let it through."""
+    return (delta.abs() * (1 - mask.detach())).mean()
+
+
+def map_match(cams: Tensor, mask: Tensor) -> Tensor:
+    """L1 between the teacher's maps (B, h, w) of made images and their M (B, 1, H, W), pooled to the same grid."""
+    pooled = F.adaptive_avg_pool2d(mask, (cams.shape[-2], cams.shape[-1])).squeeze(1)
+    # Leaky at both ends, so that a map far outside [0, 1] still has a way back
+    soft = cams.clamp(0, 1) + 0.05 * (cams - cams.clamp(0, 1))
+    return (soft - pooled).abs().mean()
+
+
+def flip_hinge(
+    image_logits: Tensor, base_logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0
+) -> Tensor:
+    """The teacher must prefer the label to the reference in the image, and the reference in its base.
+
+    A hinge, since a teacher that may be pleased without limit asks for caricatures.
+
+    Args:
+        image_logits, base_logits: (B, K).
+        labels: (B,).
+        reference: label of the class without a lesion.
+        margin: in logits.
+    """
+    diseased = labels != reference
+    rows = torch.arange(len(labels), device=labels.device)
+    others = [k for k in range(image_logits.shape[1]) if k != reference]
+    for_label = image_logits[rows, labels] - image_logits[:, reference]
+    against = base_logits[:, others].amax(1) - base_logits[:, reference]
+    shown = torch.where(diseased, (margin - for_label).clamp_min(0), torch.zeros_like(for_label))
+    return (shown + (margin + against).clamp_min(0)).mean()

@@ -1,0 +1,186 @@
+"""The adversarial step and both penalties, on one screen; it knows nothing of logging, devices or files."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expressivegan.config import TrainConfig
+from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance
+from expressivegan.training.augment import Augmentation, augment_images, augment_maps
+from expressivegan.training.guidance import Guide
+from expressivegan.training.losses import (
+    area_cost,
+    censored_match,
+    flip_hinge,
+    gradient_penalty,
+    hidden_change,
+    map_match,
+    relativistic,
+)
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The inputs of one step; everything random has been drawn.
+
+    Attributes:
+        real: (B, 1, H, W) in [-1, 1].
+        labels: (B,), of real and made images alike.
+        cams: (B, K, h, w), the teacher's referenced CAMs of the real images.
+        z: (B, z_dim).
+        steered: (B,) bool, whose M is bounded by the map of the real image of the same label.
+        augment_real, augment_fake: draws.
+        penalise: whether R1 + R2 are due.
+    """
+
+    real: Tensor
+    labels: Tensor
+    cams: Tensor
+    z: Tensor
+    steered: Tensor
+    augment_real: Augmentation
+    augment_fake: Augmentation
+    penalise: bool
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a step works on."""
+
+    G: GeneratorWithCAMGuidance
+    D: DiscriminatorWithExplain
+    guide: Guide | None
+    optimiser_g: torch.optim.Optimizer
+    optimiser_d: torch.optim.Optimizer
+
+
+def _own_cams(cams: Tensor, labels: Tensor) -> Tensor:
+    """(B, K, h, w) → (B, 1, h, w): the map of each image's own class, in [0, 1]."""
+    return cams[torch.arange(len(cams), device=cams.device), labels].unsqueeze(1).clamp(0, 1)
+
+
+def _steering_maps(batch: Batch, size: int) -> Tensor:
+    """(B, 1, size, size): the map to follow where steered, 1 (no bound) elsewhere."""
+    asked = F.interpolate(_own_cams(batch.cams, batch.labels), size, mode="bilinear", align_corners=False)
+    return torch.where(batch.steered[:, None, None, None], asked, torch.ones_like(asked))
+
+
+def _discriminator_loss(nets: Networks, batch: Batch, fake: Tensor, config: TrainConfig) -> Terms:
+    """Realness of pairs of one class, penalties, and the explaining head, which sees real images only."""
+    n = len(batch.real)
+    real = augment_images(batch.real, batch.augment_real)
+    images = torch.cat([real, fake]).requires_grad_(batch.penalise)
+    found = nets.D.explain_unchecked(images, torch.cat([batch.labels, batch.labels]))
+    terms = {"d_adversarial": relativistic(found.score[:n], found.score[n:])}
+    if batch.penalise:
+        squared = gradient_penalty(found.score, images)
+        weight = 0.5 * config.gamma * config.penalty_every  # lazily, so scaled up
+        terms |= {"r1": weight * squared[:n].mean(), "r2": weight * squared[n:].mean()}
+    if config.class_weight > 0:
+        terms["d_class"] = config.class_weight * F.cross_entropy(found.class_logits[:n], batch.labels)
+    if config.cam_weight_d > 0 and nets.guide is not None:
+        target = augment_maps(batch.cams.clamp(0, 1), batch.augment_real)
+        maps = found.class_maps[:n]
+        if maps.shape[2:] != target.shape[2:]:
+            target = F.interpolate(target, maps.shape[2:], mode="bilinear", align_corners=False)
+        terms["d_cam"] = config.cam_weight_d * censored_match(maps, target)
+    return terms
+
+
+def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[Terms, Tensor, Callable[[], Terms]]:
+    """Makes the batch's images once.
+
+    Returns:
+        Terms that need no discriminator, the augmented images (with their graph), and a function that scores them:
+        the discriminator takes its own step in between.
+    """
+    steer = _steering_maps(batch, nets.G.resolution)
+    parts = nets.G.compose(batch.z, batch.labels, steer=steer)
+    terms: Terms = {}
+    diseased = nets.G.class_set.has_lesion(batch.labels).to(parts.mask.dtype)[:, None, None, None]
+    if config.area_weight > 0:
+        terms["g_area"] = config.area_weight * area_cost(parts.mask, config.area_limit)
+    if config.delta_weight > 0:
+        terms["g_delta"] = config.delta_weight * hidden_change(parts.delta, parts.mask)
+    if config.steer_weight > 0 and config.steer_share > 0:
+        followed = batch.steered[:, None, None, None] * diseased
+        terms["g_steer"] = config.steer_weight * (followed * (steer - parts.mask).square()).mean()
+    if (
+        nets.guide is not None and config.guided
+    ):  # every second image: the teacher's pass is half as dear, the hint as good
+        half = (batch.labels[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
+        terms |= _guidance(nets.guide, *half, config)
+    fake = augment_images(parts.image, batch.augment_fake)
+
+    def scored() -> Terms:
+        with torch.no_grad():
+            real = nets.D.score(augment_images(batch.real, batch.augment_real), batch.labels)
+        return {"g_adversarial": relativistic(nets.D.score(fake, batch.labels), real)}
+
+    return terms, fake, scored
+
+
+def _guidance(guide: Guide, labels: Tensor, image: Tensor, base: Tensor, mask: Tensor, config: TrainConfig) -> Terms:
+    """What the teacher sees in images and in their bases: one pass for both."""
+    n = len(image)
+    maps, logits = guide(torch.cat([image, base]))
+    terms: Terms = {}
+    if config.cam_weight_g > 0:
+        shown = maps[torch.arange(n, device=maps.device), labels]  # the reference's own map is 0, and so is its M
+        terms["g_cam"] = config.cam_weight_g * map_match(shown, mask)
+    if config.flip_weight > 0 and guide.reference is not None and logits is not None:
+        terms["g_flip"] = config.flip_weight * flip_hinge(logits[:n], logits[n:], labels, guide.reference)
+    return terms
+
+
+def adversarial_step(
+    nets: Networks,
+    batch: Batch,
+    config: TrainConfig,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+    check: Callable[[Terms], None],
+    average_gradients: Callable[[torch.nn.Module], None],
+) -> Terms:
+    """One step of both networks on one batch: the images are made once and serve both.
+
+    Args:
+        nets: networks and optimisers.
+        batch: inputs.
+        config: weights of the terms.
+        autocast: context of the run's precision.
+        check: raises on a term that is not finite, before anything is updated.
+        average_gradients: over processes.
+
+    Returns:
+        The weighted terms, detached.
+    """
+    with autocast():
+        g_terms, fake, scored = _generator_loss(nets, batch, config)
+
+    # discriminator
+    nets.D.requires_grad_(True)
+    with autocast():
+        d_terms = _discriminator_loss(nets, batch, fake.detach(), config)
+    check(d_terms)
+    nets.optimiser_d.zero_grad()
+    torch.stack(list(d_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    average_gradients(nets.D)
+    nets.optimiser_d.step()
+
+    # generator
+    nets.D.requires_grad_(False)
+    with autocast():
+        g_terms |= scored()
+    check(g_terms)
+    nets.optimiser_g.zero_grad()
+    torch.stack(list(g_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    average_gradients(nets.G)
+    nets.optimiser_g.step()
+    return {name: term.detach() for name, term in (d_terms | g_terms).items()}
