@@ -4,7 +4,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
+import torch
+from tiny import phantom_set, tiny_teacher
+
+from expressivegan.data import ImageSet
+from expressivegan.teacher import CXR_CAM_Teacher
+
+mpl.use("Agg")
+torch.set_num_threads(1)  # tiny networks gain nothing from more, and lose much beside another job
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,3 +35,15 @@ def kermany_dir() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="session")
+def phantoms(_own_cache: None) -> ImageSet:
+    """120 phantoms at 32 px."""
+    return phantom_set(120)
+
+
+@pytest.fixture
+def teacher() -> CXR_CAM_Teacher:
+    """An unfitted compact teacher at 32 px, the same in every test."""
+    return tiny_teacher()

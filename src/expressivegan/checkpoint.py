@@ -62,6 +62,8 @@ def make_directory(path: Path, argument: str = "--out") -> Path:
 def _flatten(state: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
     """Moves tensors out of a nested state and leaves their names behind."""
     if isinstance(state, Tensor):
+        while prefix in tensors:  # a key with a dot may read like two keys
+            prefix += "'"
         # a copy: safetensors refuses shared memory, and the caller may go on training
         tensors[prefix] = state.detach().cpu().clone().contiguous()
         return {"$tensor": prefix}
@@ -107,7 +109,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise CheckpointError(
             f"checkpoint {path} cannot be written ({error}); free some space and try again"
         ) from error
@@ -133,9 +135,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no checkpoint of this package")
     if metadata.get("version") != str(VERSION):
         raise CheckpointError(f"checkpoint {path} has version {metadata.get('version')}, this package reads {VERSION}")
-    if _digest(metadata["state"], tensors) != metadata.get("digest"):
+    header = metadata.get("state", "")
+    if _digest(header, tensors) != metadata.get("digest"):
         raise CheckpointError(f"checkpoint {path} is damaged (its digest does not match)")
-    state: dict[str, Any] = _unflatten(json.loads(metadata["state"]), tensors)
+    state: dict[str, Any] = _unflatten(json.loads(header), tensors)
     return state
 
 

@@ -45,21 +45,23 @@ class TrainConfig:
     """Half-life as a share of the images seen, where that is shorter."""
     classes: Literal["natural", "uniform"] = "natural"
     """Classes as they come, or each as often as the others."""
-    class_weight: float = 0.5
+    class_weight: float = 0.1
     """Cross-entropy of the discriminator's class head, on real images only."""
-    cam_weight_d: float = 1.0
+    cam_weight_d: float = 0.3
     """The discriminator's class maps match the teacher's, on real images only."""
-    cam_weight_g: float = 0.5
+    cam_weight_g: float = 0.3
     """The teacher's map of a made image matches the generator's M, and the other way round."""
-    flip_weight: float = 0.1
+    flip_weight: float = 0.05
     """The teacher sees the disease in the image and does not see it in its base (a hinge on the logits)."""
+    diversity_weight: float = 1.0
+    """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
     area_limit: float = 0.22
     """Largest mean of M that costs nothing."""
     delta_weight: float = 0.02
     """Cost of change where M does not let it through."""
-    steer_weight: float = 0.5
+    steer_weight: float = 0.3
     """A steered M fills the map that it was given."""
     steer_share: float = 0.5
     """Share of images whose M is bounded by a given map."""
@@ -142,7 +144,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "dcgan": Preset(
         replace(_CPU_64, method="dcgan", beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
-                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, area_weight=0.0,
+                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0, area_weight=0.0,
                 delta_weight=0.0, steer_weight=0.0, steer_share=0.0, precision="32-true"),
         "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
     ),

@@ -70,7 +70,7 @@ class DiscriminatorWithExplain(
         super().__init__()
         self.resolution = resolution
         self.class_set = ClassSet(classes, reference)
-        _, doublings = check_resolution(resolution)
+        start, doublings = check_resolution(resolution)
         # Coarse to fine, as in the generator, less the finest: 2x2 pixels become channels first, which loses nothing
         # and halves the cost of a step. The network runs from fine to coarse.
         widths = [max(min_width, min(width, width * 2 // 2**level)) for level in range(doublings)]
@@ -82,6 +82,12 @@ class DiscriminatorWithExplain(
         self.join = PenalisedConv(
             C, widths[0], 1
         )  # context of the coarsest level, brought back to the grid of the evidence
+        # What counts as evidence differs from place to place: lungs belong at the sides, the spine in the middle. A head
+        # that is the same everywhere let the generator repeat one anatomy per class (docs/networks.md). Signs are mixed,
+        # and of a size that makes the mean over cells about 1.
+        grid = start * 2
+        self.place = nn.Parameter(torch.empty(1, C, grid, grid))
+        nn.init.normal_(self.place, 0.0, float(grid))
         self.evidence_head = Conv(C, 1, 1)
         self.projection = nn.Embedding(self.class_set.count, C)
         nn.init.normal_(self.projection.weight, 0.0, 1 / math.sqrt(C))
@@ -107,7 +113,7 @@ class DiscriminatorWithExplain(
     def _evidence(self, features: Tensor, labels: Tensor | None) -> Tensor:
         # The decomposition is exact in the precision of the weights only; features may come in bf16.
         with torch.autocast(features.device.type, enabled=False):
-            features = features.to(self.evidence_head.weight.dtype)
+            features = features.to(self.evidence_head.weight.dtype) * self.place
             evidence = F.conv2d(features, self.evidence_head.weight, self.evidence_head.bias)
             if self.class_set.names:
                 if labels is None:  # no label: the evidence of the average class

@@ -35,6 +35,38 @@ def censored_match(maps: Tensor, target: Tensor) -> Tensor:
     ).mean()
 
 
+def _anatomy(images: Tensor) -> Tensor:
+    """(B, 256): 16x16 averages of each image, without its brightness and contrast."""
+    small = F.adaptive_avg_pool2d(images, 16).flatten(1)
+    small = small - small.mean(1, keepdim=True)
+    return small / (small.square().mean(1, keepdim=True).sqrt() + 1e-3)
+
+
+def lost_diversity(real: Tensor, fake: Tensor, labels: Tensor, group: int = 8) -> Tensor:
+    """How much less than real ones made images of one class differ from each other: 0 is as much, 1 not at all.
+
+    After mode seeking (Mao et al., CVPR 2019, equation 2), with the real images of the same labels as the measure, so
+    that it stops at their diversity; brightness and contrast do not count. Taken within groups of consecutive images,
+    so that it does not depend on how a batch is spread over processes.
+
+    Args:
+        real, fake: (B, 1, H, W) in [-1, 1], of the same labels.
+        labels: (B,).
+        group: images in a group; the last one may be smaller.
+    """
+    costs = []
+    for x, g, y in zip(*(torch.split(t, group) for t in (_anatomy(real), _anatomy(fake), labels)), strict=True):
+        a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
+        same = y[a] == y[b]
+        if not bool(same.any()):
+            costs.append(g.sum() * 0)
+            continue
+        wanted = (x[a] - x[b])[same].norm(dim=1).mean()
+        found = ((g[a] - g[b])[same].square().sum(1) + 1e-8).sqrt().mean()
+        costs.append((1 - found / wanted.clamp_min(1e-3)).clamp_min(0) * len(y))
+    return torch.stack(costs).sum() / len(labels)
+
+
 def area_cost(mask: Tensor, limit: float) -> Tensor:
     """Mean excess of each image's mean M (B, 1, H, W) over the limit."""
     return (mask.mean(dim=(1, 2, 3)) - limit).clamp_min(0).mean()

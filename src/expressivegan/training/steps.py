@@ -18,6 +18,7 @@ from expressivegan.training.losses import (
     flip_hinge,
     gradient_penalty,
     hidden_change,
+    lost_diversity,
     map_match,
     relativistic,
 )
@@ -104,6 +105,8 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
     parts = nets.G.compose(batch.z, batch.labels, steer=steer)
     terms: Terms = {}
     diseased = nets.G.class_set.has_lesion(batch.labels).to(parts.mask.dtype)[:, None, None, None]
+    if config.diversity_weight > 0:
+        terms["g_diversity"] = config.diversity_weight * lost_diversity(batch.real, parts.image, batch.labels)
     if config.area_weight > 0:
         terms["g_area"] = config.area_weight * area_cost(parts.mask, config.area_limit)
     if config.delta_weight > 0:
