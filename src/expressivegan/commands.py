@@ -105,6 +105,8 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
         console.print("one class only: training without a teacher")
         return None, "none"
     if teacher is None and not (own / "model.safetensors").exists():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError("--teacher is missing: with several processes, fit one first: expressivegan teach")
         make_directory(out)
         _fit(images, own, TeachConfig(), device, "auto")
     found = open_teacher(teacher or str(own))
@@ -220,7 +222,8 @@ def _run(
             progress=progress,
             cache_dir=cache_root(None) / "cams",
         )
-    draw_curves(out)
+    if os.environ.get("RANK", "0") == "0":
+        draw_curves(out)
     if result.stopped:
         raise Stopped(f"stopped after {result.images} of {result.total} images and saved; go on with: "
                       f"expressivegan train --resume --out {out}")  # fmt: skip

@@ -144,8 +144,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "dcgan": Preset(
         replace(_CPU_64, method="dcgan", beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
-                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0, area_weight=0.0,
-                delta_weight=0.0, steer_weight=0.0, steer_share=0.0, precision="32-true"),
+                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0,
+                area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0, precision="32-true"),
         "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
     ),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Progress bars with ETA on a terminal; a line now and then where there is none."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 LINE_EVERY = 20.0  # seconds, where there is no terminal
 
-console = Console(stderr=True)
+# Under torchrun one process talks for all
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
 
 @contextmanager

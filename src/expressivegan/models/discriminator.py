@@ -79,12 +79,10 @@ class DiscriminatorWithExplain(
             ResidualBlock(widths[min(level + 1, doublings - 1)], widths[level]) for level in reversed(range(doublings))
         )
         C = widths[0]
-        self.join = PenalisedConv(
-            C, widths[0], 1
-        )  # context of the coarsest level, brought back to the grid of the evidence
-        # What counts as evidence differs from place to place: lungs belong at the sides, the spine in the middle. A head
-        # that is the same everywhere let the generator repeat one anatomy per class (docs/networks.md). Signs are mixed,
-        # and of a size that makes the mean over cells about 1.
+        self.join = PenalisedConv(C, C, 1)  # the context of the coarsest level, brought to the grid of the evidence
+        # What counts as evidence differs from place to place: lungs belong at the sides, the spine in the middle. A
+        # head that is the same everywhere let the generator repeat one anatomy per class (docs/networks.md). Signs are
+        # mixed, and of a size that makes the mean over cells about 1.
         grid = start * 2
         self.place = nn.Parameter(torch.empty(1, C, grid, grid))
         nn.init.normal_(self.place, 0.0, float(grid))

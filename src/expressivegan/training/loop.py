@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, save_model
 from expressivegan.config import TrainConfig
 from expressivegan.data import ImageSet
-from expressivegan.devices import Device, make_fabric
+from expressivegan.devices import Device, make_fabric, resolve_precision
 from expressivegan.errors import CheckpointError, DataError, InputError, TrainingError
 from expressivegan.images import to_uint8
 from expressivegan.streams import Streams, derive_seed, generator
@@ -260,6 +260,16 @@ def _stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(s, old)
 
 
+def _all_asked(asked: threading.Event, run: Run, fabric: Fabric) -> bool:
+    """Whether to stop. Several processes must stop at the same step, so they ask each other now and then."""
+    if fabric.world_size == 1:
+        return asked.is_set()
+    if (run.seen // run.config.batch) % 8:
+        return False
+    found = fabric.all_reduce(torch.tensor(float(asked.is_set()), device=fabric.device), reduce_op="sum")
+    return float(cast(Tensor, found)) > 0
+
+
 def train(
     images: ImageSet,
     config: TrainConfig,
@@ -302,6 +312,7 @@ def train(
     """
     # ---- set up -------------------------------------------------------------------------------------------------
     fabric = fabric or make_fabric(device, config.precision)
+    config = replace(config, precision=resolve_precision(config.precision, fabric.device.type))
     folder = RunDirectory(out)
     lead = fabric.is_global_zero
     if minutes is not None and not resume:
@@ -346,8 +357,10 @@ def train(
         return path
 
     def check(terms: Terms) -> None:
+        if bool(torch.isfinite(torch.stack(list(terms.values()))).all()):  # one look at the device, not one a term
+            return
         for name, term in terms.items():
-            if not torch.isfinite(term).item():
+            if not torch.isfinite(term):
                 raise TrainingError(
                     f"{name} became {float(term)} in step {run.seen // config.batch} ({run.seen} images); "
                     f"last good checkpoint: {last_good or 'none yet'}; try a lower rate (={config.rate})"
@@ -355,7 +368,7 @@ def train(
 
     # ---- train --------------------------------------------------------------------------------------------------
     warnings_seen: list[str] = []
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     log_every = max(config.batch, min(2000, round(1000 * config.sample_every / 2)))
     clock, clock_seen = time.perf_counter(), run.seen
@@ -364,18 +377,19 @@ def train(
         return run.seen // every != (run.seen - config.batch) // every or run.seen >= total
 
     with _stop_on_signal() as asked:
-        while run.seen < total and not asked.is_set():
+        while run.seen < total and not _all_asked(asked, run, fabric):
             for name, term in run.step(check).items():
-                sums[name] = sums.get(name, 0.0) + float(term)
+                sums[name] = sums[name] + term if name in sums else term
                 counts[name] = counts.get(name, 0) + 1
-            figures = {name: value / counts[name] for name, value in sums.items()}
-            if progress is not None and lead:
-                progress(run.seen, total, figures)
             if not lead:
                 continue
+            if progress is not None and (run.seen // config.batch) % 8 == 0:
+                figures = {name: float(value) / counts[name] for name, value in sums.items()}
+                progress(run.seen, total, figures)
 
             # ---- log ----
             if due(log_every):
+                figures = {name: float(value) / counts[name] for name, value in sums.items()}
                 figures["images_per_second"] = (run.seen - clock_seen) / max(time.perf_counter() - clock, 1e-9)
                 folder.log(run.seen, figures)
                 sums.clear()

@@ -65,6 +65,7 @@ class RunDirectory:
         make_directory(self.path)
         for folder in (self.checkpoints, self.path / "samples"):
             folder.mkdir(exist_ok=True)
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never reached a checkpoint
         write_text(self.path / SETTINGS, json.dumps(settings, indent=2) + "\n")
         if not (self.path / "README.md").exists():
             write_text(self.path / "README.md", _README)
