@@ -1,9 +1,10 @@
 """How fast does training go? Run: python benchmarks/speed.py [--data DIR] [--check]
 
-Three arms, interleaved, medians of rounds; images per second of whole training steps, penalties included:
+Four arms, interleaved, medians of rounds; images per second of whole training steps, penalties included:
 
 - ours: preset cpu-64, CAM guidance on; the teacher's maps of real images are computed once and read
 - original: preset dcgan, the loop that this project grew from, at equal parameters: fp32, teacher run in every step
+- densenet: the same with the original's own teacher, a DenseNet-121 at 224 px
 - uncached: our networks in fp32, and the teacher run on every step's real images
 
 It also prints the share of our step that goes into drawing the inputs (data and CAM reading), and the peak of memory.
@@ -86,12 +87,24 @@ def equal_width(config: TrainConfig, images: ImageSet, wanted: int) -> TrainConf
     return replace(config, width=best)
 
 
-def make_arm(images: ImageSet, config: TrainConfig, device: Any, *, fold: bool, uncached: bool = False) -> Arm:
+def make_arm(
+    images: ImageSet,
+    config: TrainConfig,
+    device: Any,
+    *,
+    fold: bool,
+    uncached: bool = False,
+    backbone: str = "compact",
+) -> Arm:
     reference = None if images.reference is None else images.classes[images.reference]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         teacher = CXR_CAM_Teacher(
-            weights=None, classes=images.classes, reference=reference, resolution=images.resolution
+            weights=None,
+            backbone=backbone,
+            classes=images.classes,
+            reference=reference,
+            resolution=images.resolution if backbone == "compact" else 224,
         ).eval()
     if fold:
         fold_norms(teacher.backbone)
@@ -135,15 +148,17 @@ def main() -> int:
     arms["ours"].advance(2 * steps)
     alone = peak_gib()
     arms["original"] = make_arm(images, original, options.device, fold=False)
+    arms["densenet"] = make_arm(images, original, options.device, fold=False, backbone="densenet121")
     arms["uncached"] = make_arm(images, replace(ours, precision="32-true"), options.device, fold=False, uncached=True)
     arms["uncached"].run.seen = arms["ours"].run.seen
-    for arm in arms.values():
-        arm.advance(period)
+    lengths = {name: 1 if name == "densenet" else steps for name in arms}  # its steps take seconds
+    for name, arm in arms.items():
+        arm.advance(min(period, lengths[name]))
         arm.rates.clear()
         arm.drawn.clear()
     for _ in range(options.rounds):
-        for arm in arms.values():
-            arm.advance(steps)
+        for name, arm in arms.items():
+            arm.advance(lengths[name])
 
     def ratio(name: str) -> float:
         pairs = zip(arms["ours"].rates, arms[name].rates, strict=True)
@@ -159,6 +174,7 @@ def main() -> int:
         "parameters": {name: arm.parameters for name, arm in arms.items()},
         "images_per_second": {name: round(statistics.median(arm.rates), 1) for name, arm in arms.items()},
         "ratio_to_original": ratio("original"),
+        "ratio_to_original_with_densenet": ratio("densenet"),
         "ratio_to_uncached_fp32": ratio("uncached"),
         "share_of_drawing": round(share, 4),
         "peak_gib_ours_alone": None if alone is None else round(alone, 2),

@@ -1,7 +1,7 @@
 """Images that are no X-rays: a texture, and a texture with a bright blob somewhere. Nothing here knows of chests.
 
     python examples/shapes.py --quick               seconds, 32 px: shows the path
-    python examples/shapes.py                       minutes: the maps find the blob
+    python examples/shapes.py                       minutes; the teacher finds the blob, the generator is still coarse
     python examples/shapes.py --reference           the texture alone is called "normal": its map is 0, hard
 
 Any folder of class folders works like this. A class called "normal" (in any case) becomes the reference, without a

@@ -185,6 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except commands.Stopped as stopped:
         print(f"expressivegan: {stopped}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has read enough
+        sys.stderr = None
+        return 0
     except OSError as error:
         if error.errno is None or error.filename is None:
             raise

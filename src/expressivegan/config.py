@@ -25,7 +25,7 @@ class TrainConfig:
     """Fewest channels, at the finest levels."""
     batch: int = 32
     """Images in a step, over all processes."""
-    kimg: float = 240.0
+    kimg: float = 300.0
     """Length of training in thousands of images."""
     rate: float = 2e-4
     """Adam's learning rate at the start."""

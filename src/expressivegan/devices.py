@@ -1,5 +1,6 @@
 """Device, precision and processes, by Lightning Fabric."""
 
+import logging
 import os
 import warnings
 from typing import Any, Literal, cast
@@ -60,6 +61,7 @@ def make_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabri
     nodes = max(1, processes // int(os.environ.get("LOCAL_WORLD_SIZE", str(processes))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision
         fabric = Fabric(
             accelerator=name,
             devices=processes // nodes,

@@ -172,14 +172,18 @@ def load_xrv(name: str, cache_dir: Path | None = None) -> tuple[DenseNet121, lis
         converted = source.with_suffix(".safetensors")
         if not converted.exists():
             if not source.exists():
+                partial = source.with_name(f".{source.name}.{os.getpid()}.tmp")
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
-                    xrv.utils.download(url, str(source))
+                    xrv.utils.download(url, str(partial))
+                    partial.replace(source)
                 except Exception as error:  # requests' many errors, and the file system's
                     raise OfflineError(
                         f"teacher weights xrv:{name} could not be downloaded ({type(error).__name__}); on a machine "
                         f"with internet access save {url} as {source}, or fit your own teacher: expressivegan teach"
                     ) from error
+                finally:
+                    partial.unlink(missing_ok=True)
             _convert(source, converted, xrv)
     backbone = DenseNet121(len(labels))
     try:

@@ -142,7 +142,7 @@ def fit_teacher(
             if progress is not None:
                 progress(step, steps, f"epoch {epoch + 1}/{config.epochs}")
         if not torch.isfinite(loss):
-            raise TrainingError(f"teacher: loss is {float(loss)} in step {step}; try a lower rate (={config.rate})")
+            raise TrainingError(f"teacher: loss is {loss.item()} in step {step}; try a lower rate (={config.rate})")
     teacher.eval().cpu()
     sample = np.random.default_rng(derive_seed(config.seed, "calibrate")).permutation(indices)[:2000]
     teacher.calibrate(*images.batch(np.sort(sample)))

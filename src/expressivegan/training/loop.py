@@ -66,6 +66,11 @@ class Run:
             raise InputError(
                 f"batch (={config.batch}) must be divisible by the number of processes (={fabric.world_size})"
             )
+        if fabric.world_size > 1 and config.diversity_weight > 0 and config.batch % (8 * fabric.world_size):
+            raise InputError(
+                f"batch (={config.batch}) must be a multiple of 8 for each of the {fabric.world_size} processes, "
+                "since diversity is measured in groups of 8; or set diversity_weight to 0"
+            )
         self.images, self.config, self.fabric = images, config, fabric
         self.local = config.batch // fabric.world_size
         self.streams = Streams(config.seed, STREAMS)
@@ -362,7 +367,7 @@ def train(
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise TrainingError(
-                    f"{name} became {float(term)} in step {run.seen // config.batch} ({run.seen} images); "
+                    f"{name} became {term.item()} in step {run.seen // config.batch} ({run.seen} images); "
                     f"last good checkpoint: {last_good or 'none yet'}; try a lower rate (={config.rate})"
                 )
 

@@ -112,8 +112,8 @@ class RunDirectory:
     def samples(self, images: int, made: Tensor, maps: Tensor, columns: int) -> None:
         """Writes a grid of images and one of their maps: (N, 1, H, W) in [-1, 1] and in [0, 1]."""
         folder = self.path / "samples"
-        save_png(folder / f"{images // 1000:06d}-images.png", grid(made, columns))
-        save_png(folder / f"{images // 1000:06d}-maps.png", grid(overlay(made, maps), columns))
+        save_png(folder / f"{images:09d}-images.png", grid(made, columns))
+        save_png(folder / f"{images:09d}-maps.png", grid(overlay(made, maps), columns))
 
     def prune(self, keep: int) -> None:
         """Deletes all but the newest checkpoints."""
