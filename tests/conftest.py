@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 import torch
-from tiny import phantom_set, tiny_teacher
 
 from expressivegan.data import ImageSet
 from expressivegan.teacher import CXR_CAM_Teacher
+from tiny import phantom_set, tiny_teacher
 
 mpl.use("Agg")
 torch.set_num_threads(1)  # tiny networks gain nothing from more, and lose much beside another job

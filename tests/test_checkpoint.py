@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import noise, pictures, tiny_discriminator, tiny_generator, tiny_teacher
 
 from expressivegan import checkpoint
 from expressivegan.checkpoint import (
     load_checkpoint,
     make_directory,
+    new_directory,
     newest_checkpoint,
     open_model,
     read_json,
@@ -26,6 +26,7 @@ from expressivegan.errors import CheckpointError, InputError
 from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance
 from expressivegan.streams import Streams
 from expressivegan.teacher import CXR_CAM_Teacher
+from tiny import noise, pictures, tiny_discriminator, tiny_generator, tiny_teacher
 
 
 def same(a: Any, b: Any) -> bool:
@@ -270,6 +271,42 @@ def test_saving_again_replaces(tmp_path: Path) -> None:
     assert state_hash(open_model(GeneratorWithCAMGuidance, tmp_path / "g")) == state_hash(other)
     assert "expressivegan.json" not in files(tmp_path / "g")
     assert files(tmp_path) == ["g"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "model and more"])
+def test_saving_never_takes_something_else_away(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    if kind == "model and more":
+        save_model(tiny_generator(), place, "card")
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        (place / "deep").mkdir(parents=True)
+        (place / "deep" / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"--out \(=.*place\) holds something else than a model"):
+        save_model(tiny_generator(), place, "card")
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "empty").mkdir()
+    save_model(tiny_generator(), tmp_path / "empty", "card")
+    assert (tmp_path / "empty" / "config.json").is_file()
+
+
+def test_a_new_directory_goes_again_if_nothing_came_into_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for path in (tmp_path / "a" / "b", tmp_path / "old"):
+        with pytest.raises(KeyError), new_directory(path):
+            raise KeyError
+    assert files(tmp_path) == ["old"]
+
+    def interrupted() -> None:
+        with new_directory(tmp_path / "a" / "b") as made:
+            (made / "x").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert files(tmp_path / "a" / "b") == ["x"]
 
 
 def test_the_hash_knows_every_number() -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny import pictures
 
 from expressivegan.errors import InputError
 from expressivegan.images import (
@@ -23,6 +22,7 @@ from expressivegan.images import (
     to_uint8,
     to_xrv,
 )
+from tiny import pictures
 
 
 @pytest.mark.parametrize(

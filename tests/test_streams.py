@@ -1,9 +1,5 @@
 """Random streams are independent of each other, and can be put back."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -61,8 +57,5 @@ def test_seeds_know_types_and_boundaries() -> None:
     assert all(0 <= s < 2**63 for s in seeds)
 
 
-def test_seeds_do_not_depend_on_pythons_hash_seed() -> None:
-    code = "from expressivegan.streams import derive_seed; print(derive_seed(3, 'latents', 7))"
-    env = os.environ | {"PYTHONHASHSEED": "12345"}
-    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert int(found.stdout) == derive_seed(3, "latents", 7)
+def test_seeds_are_the_same_on_every_machine_and_in_every_version() -> None:
+    assert derive_seed(3, "latents", 7) == 5174569996815464766

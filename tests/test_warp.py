@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from tiny import pictures
 
 from expressivegan.streams import generator
 from expressivegan.warp import random_affine, warp
+from tiny import pictures
 
 IDENTITY = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
 
@@ -42,7 +42,8 @@ def test_draws_stay_within_what_was_asked() -> None:
     angle = torch.atan2(found[:, 1, 0], found[:, 0, 0])
     assert found[:, :, 2].abs().max() <= 0.25 + 1e-6
     assert found[:, :, 2].abs().max() > 0.24
-    assert (size.min() > 1 / 1.1 - 1e-5) and (size.max() < 1.1 + 1e-5)
+    assert size.min() > 1 / 1.1 - 1e-5
+    assert size.max() < 1.1 + 1e-5
     assert size.max() - size.min() > 0.18
     assert math.radians(9.5) < angle.abs().max() <= math.radians(10) + 1e-6
 

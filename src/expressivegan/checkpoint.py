@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,39 @@ def make_directory(path: Path, argument: str = "--out") -> Path:
             f"{argument} (={path}) cannot be written to ({error.strerror}); choose another folder"
         ) from error
     return path
+
+
+@contextmanager
+def new_directory(path: Path, argument: str = "--out") -> Iterator[Path]:
+    """Makes a folder that can be written to, and takes it away again if a failure leaves it empty.
+
+    Raises:
+        InputError: as `make_directory`.
+    """
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    try:
+        yield make_directory(path, argument)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first that is not empty ends it
+            for made in missing:
+                made.rmdir()
+        raise
+
+
+def check_model_directory(folder: Path, argument: str = "--out") -> None:
+    """Raises unless a model may be written there: the place is free, or holds a model and nothing that is not files.
+
+    Raises:
+        InputError: something else stands there, which would be lost.
+    """
+    if folder.is_dir():
+        found = list(folder.iterdir())
+        model = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+        if not found or (model and all(p.is_file() for p in found)):
+            return
+    elif not folder.exists():
+        return
+    raise InputError(f"{argument} (={folder}) holds something else than a model; choose another folder")
 
 
 def _flatten(state: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
@@ -168,8 +202,12 @@ def save_model(model: nn.Module, folder: Path, card: str, extra: Mapping[str, An
         folder: the directory.
         card: text of README.md.
         extra: what else is worth keeping, written as `expressivegan.json`.
+
+    Raises:
+        InputError: something else than a model stands there.
     """
     assert isinstance(model, PyTorchModelHubMixin)
+    check_model_directory(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, subcommand
+from tyro.conf import OmitArgPrefixes, Suppress, subcommand
 
 from expressivegan import commands
 from expressivegan.config import PRESETS, TrainConfig, preset
@@ -59,6 +59,19 @@ class Teach:
         commands.teach(self.data, self.out, self.resolution, self.fit, self.config, self.device, self.precision)
 
 
+class _OutsideError(ExpressiveGANError):
+    """An `InputError` that the parser of the command line shall not catch, as it does with every `ValueError`."""
+
+
+@dataclass(frozen=True)
+class _Settings(TrainConfig):
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except InputError as error:
+            raise _OutsideError(str(error)) from error
+
+
 @dataclass
 class Train:
     """Train a generator with attention maps, guided by a teacher's class-activation maps."""
@@ -79,27 +92,28 @@ class Train:
     """Print resolved settings, parameter counts, memory and expected time; train nothing."""
     device: Device = "auto"
     """Where to compute. Several processes: launch with torchrun."""
-    config: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    config: OmitArgPrefixes[_Settings] = field(default_factory=_Settings)
+    typed: Suppress[frozenset[str]] = frozenset()  # settings that stand on the command line
 
     def run(self) -> None:
-        chosen = preset(self.preset).config
-        typed = {f.name for f in fields(TrainConfig) if getattr(self.config, f.name) != getattr(chosen, f.name)}
+        preset(self.preset)
+        config, typed = TrainConfig.from_json(self.config.to_json()), self.typed
         if self.minutes is not None and "kimg" in typed:
             raise InputError("--minutes and --kimg are two ways to say the same; give one of them")
         if self.minutes is not None and not self.minutes > 0:
             raise InputError(f"--minutes (={self.minutes}) must be positive")
+        if self.resume and self.dry_run:
+            raise InputError("--dry-run says what a new run would be; it does not go with --resume")
         if self.resume:
             if typed - {"kimg"} or self.minutes is not None:
                 names = ", ".join(f"--{n.replace('_', '-')}" for n in sorted(typed - {"kimg"})) or "--minutes"
                 raise InputError(f"--resume goes on with the run's own settings, so {names} cannot be given; "
                                  "only --kimg can, to make the run longer")  # fmt: skip
-            commands.resume(
-                self.out, self.data, self.teacher, self.config.kimg if "kimg" in typed else None, self.device
-            )
+            commands.resume(self.out, self.data, self.teacher, config.kimg if "kimg" in typed else None, self.device)
             return
         if self.data is None:
             raise InputError("--data is missing: give a folder of X-rays, a manifest, or phantom")
-        commands.train(self.data, self.out, self.config, self.teacher, self.minutes, self.device, dry_run=self.dry_run)
+        commands.train(self.data, self.out, config, self.teacher, self.minutes, self.device, dry_run=self.dry_run)
 
 
 @dataclass
@@ -159,7 +173,10 @@ def _train_default(argv: Sequence[str]) -> Train:
     name = "cpu-64"
     for here, after in zip(argv, [*argv[1:], ""], strict=True):
         name = after if here == "--preset" else here.removeprefix("--preset=") if here.startswith("--preset=") else name
-    return Train(preset=name, config=preset(name).config if name in PRESETS or argv[:1] == ["train"] else TrainConfig())
+    chosen = preset(name).config if name in PRESETS or argv[:1] == ["train"] else TrainConfig()
+    flags = {argument.split("=")[0].removeprefix("--").replace("-", "_") for argument in argv if argument[:2] == "--"}
+    typed = frozenset(flags & {f.name for f in fields(TrainConfig)})
+    return Train(preset=name, config=_Settings(**chosen.to_json()), typed=typed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

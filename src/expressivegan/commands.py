@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from expressivegan.checkpoint import make_directory, write_text
+from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, write_text
 from expressivegan.config import TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
@@ -25,6 +25,7 @@ from expressivegan.images import from_uint8, grid, overlay, save_png
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.synthesis import counterfactual_pairs, open_generator, write_images
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
+from expressivegan.teacher.backbone import XRV_PREFIX
 from expressivegan.teacher.fit import TeachConfig, fit_teacher, write_teacher
 from expressivegan.training import Guide, RunDirectory, TrainResult
 from expressivegan.training import train as run_training
@@ -69,10 +70,11 @@ def teach(
     source: str, out: Path, resolution: int, fit: str, config: TeachConfig, device: Device, precision: Precision
 ) -> None:
     """Fits, scores and writes a teacher."""
-    make_directory(out.parent)
-    images = load_images(source, resolution, fit=fit)  # type: ignore[arg-type]
-    _data_table(images)
-    _fit(images, out, config, device, precision)
+    check_model_directory(out)
+    with new_directory(out.parent):
+        images = load_images(source, resolution, fit=fit)  # type: ignore[arg-type]
+        _data_table(images)
+        _fit(images, out, config, device, precision)
 
 
 def _fit(images: ImageSet, out: Path, config: TeachConfig, device: Device, precision: Precision) -> CXR_CAM_Teacher:
@@ -111,7 +113,8 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
         _fit(images, own, TeachConfig(), device, "auto")
     found = open_teacher(teacher or str(own))
     fold_norms(found.backbone)
-    return Guide(found, images.classes, images.reference), teacher
+    name = teacher if teacher is None or teacher.startswith(XRV_PREFIX) else str(Path(teacher).resolve())
+    return Guide(found, images.classes, images.reference), name
 
 
 def _features(guide: Guide | None, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -165,17 +168,16 @@ def train(
     """Starts a run, or says what it would be."""
     if any((out / "checkpoints").glob("*.ckpt")) and not dry_run:
         raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
-    if not dry_run:
-        make_directory(out)
-    images = load_images(source, config.resolution, fit=config.fit)
     if dry_run:
-        _dry_run(images, config, teacher, out, minutes, device)
+        _dry_run(load_images(source, config.resolution, fit=config.fit), config, teacher, out, minutes, device)
         return TrainResult(0, 0, out, False, [])
-    _data_table(images)
-    guide, name = _guide(images, teacher, out, device)
-    source = source if source.startswith("phantom") else str(Path(source).resolve())
-    write_text(out / "data.json", json.dumps({"source": source}) + "\n")
-    return _run(images, config, out, guide, name, minutes, False, device)
+    with new_directory(out):
+        images = load_images(source, config.resolution, fit=config.fit)
+        _data_table(images)
+        guide, name = _guide(images, teacher, out, device)
+        source = source if source.startswith("phantom") else str(Path(source).resolve())
+        write_text(out / "data.json", json.dumps({"source": source}) + "\n")
+        return _run(images, config, out, guide, name, minutes, False, device)
 
 
 def resume(out: Path, source: str | None, teacher: str | None, kimg: float | None, device: Device) -> TrainResult:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import pictures, tiny_discriminator
 
 from expressivegan.errors import InputError
 from expressivegan.models import DiscriminatorWithExplain
+from tiny import pictures, tiny_discriminator
 
 Y = torch.tensor([0, 1, 2])
 
@@ -28,7 +28,8 @@ def test_shapes_and_the_decomposition(resolution: int) -> None:
     score, cam = D(x, Y)
     assert torch.allclose(score, found.score)
     assert cam.shape == x.shape
-    assert (cam.min() >= 0) and (cam.max() <= 1)
+    assert cam.min() >= 0
+    assert cam.max() <= 1
 
 
 @torch.no_grad()
@@ -99,7 +100,9 @@ def test_nothing_to_tell_apart(options: dict[str, Any]) -> None:
     score, cam = tiny_discriminator(**options)(pictures(2))
     assert score.shape == (2, 1)
     assert cam.shape == (2, 1, 32, 32)
-    assert (cam.min() >= 0) and (cam.max() <= 1) and math.isfinite(float(score.sum()))
+    assert cam.min() >= 0
+    assert cam.max() <= 1
+    assert math.isfinite(float(score.sum()))
 
 
 @pytest.mark.parametrize(

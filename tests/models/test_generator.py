@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import noise, tiny_generator
 from torch import Tensor
 
 from expressivegan.errors import InputError
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.generator import DELTA_BOUND
+from tiny import noise, tiny_generator
 
 NORMAL, BACTERIA, VIRUS = 0, 1, 2
 LESION = ("lesion_", "map_", "delta_")

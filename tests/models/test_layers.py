@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import noise, pictures, tiny_discriminator, tiny_generator
 from torch import Tensor, nn
 
 from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance, expressive_weights_init, layers
 from expressivegan.models.layers import Conv, Dense
 from expressivegan.models.penalised import input_gradients_only, penalised_conv2d
 from expressivegan.training.losses import gradient_penalty, relativistic
+from tiny import noise, pictures, tiny_discriminator, tiny_generator
 
 # --- initialisation ---------------------------------------------------------------------------------------------------
 

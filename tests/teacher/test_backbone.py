@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import pictures, tiny_teacher
 
 from expressivegan.checkpoint import save_model
 from expressivegan.errors import CheckpointError, InputError, OfflineError
@@ -18,6 +17,7 @@ from expressivegan.images import to_xrv
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import DenseNet121, load_xrv, xrv_labels
 from expressivegan.training.guidance import fold_norms
+from tiny import pictures, tiny_teacher
 
 NAME = "densenet121-res224-all"
 
@@ -28,7 +28,7 @@ def xrv() -> Iterator[ModuleType]:
         warnings.simplefilter("ignore")
         import torchxrayvision
 
-    yield torchxrayvision
+    return torchxrayvision
 
 
 def official_name(xrv: ModuleType) -> str:

@@ -20,7 +20,7 @@ from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.classes import ClassSet
 from expressivegan.models.dcgan import DCGANGenerator
 from expressivegan.streams import generator
-from expressivegan.synthesis.provenance import png_text, read_provenance
+from expressivegan.synthesis.provenance import is_whole, png_text, read_provenance
 
 MICRO_BATCH = 16  # of deterministic mode: kernels round differently with the shape of a batch
 
@@ -190,6 +190,8 @@ def write_images(
     number = None if label is None else label_number(model, label)
     if not 0 <= truncation <= 1:
         raise InputError(f"truncation (={truncation}) must be from 0 to 1")
+    if batch < 1:
+        raise InputError(f"batch (={batch}) must be at least 1")
     names = model.class_set.names or ("IMAGE",)
     digest = state_hash(model)
     make_directory(out)
@@ -206,7 +208,10 @@ def write_images(
     def is_done(index: int) -> bool:
         if not png(index).exists():
             return False
-        if read_provenance(png(index)) != facts(index):
+        found = read_provenance(png(index))
+        if found is None and not is_whole(png(index)):
+            return False  # cut short, by a full disk for example
+        if found != facts(index):
             raise InputError(f"--out (={out}) holds images of another model, seed or label; choose another folder")
         return (out / "maps" / f"{index:06d}.npz").exists() and (out / "overlays" / png(index).name).exists()
 
@@ -237,7 +242,7 @@ def write_images(
 
 def _file_name(label: str) -> str:
     """A label as part of a file name; labels are the user's and may hold anything."""
-    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in label)[:40]
     return safe if safe == label else f"{safe}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 

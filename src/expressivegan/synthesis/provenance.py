@@ -42,3 +42,13 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, ValueError, SyntaxError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a picture that can be read to its end."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True

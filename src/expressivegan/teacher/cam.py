@@ -7,7 +7,7 @@ is arbitrary up to a common map: before merging, the reference class's CAM is su
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -120,7 +120,7 @@ class CXR_CAM_Teacher(
 
     def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **kwargs: Any) -> str | None:
         """Writes a directory that opens without the file of the named weights: they are in it."""
-        found: dict[str, Any] = config or self._hub_mixin_config or {}
+        found = cast("dict[str, Any]", config or self._hub_mixin_config or {})
         return super().save_pretrained(save_directory, config=found | {"pretrained_head": False}, **kwargs)
 
     @property

@@ -73,12 +73,12 @@ def real_cams(
                 return found
         except (OSError, ValueError):
             pass  # a damaged cache is made anew
-    device = next(guide.teacher.parameters()).device
+    like = next(guide.teacher.parameters())
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), batch):
             x, _ = images.batch(np.arange(start, min(start + batch, len(images))))
-            parts.append(guide(x.to(device))[0].clamp(-6, 6).half().cpu().numpy())
+            parts.append(guide(x.to(like))[0].clamp(-6, 6).half().cpu().numpy())
     made = np.concatenate(parts)
     if path is not None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

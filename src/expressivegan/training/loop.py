@@ -128,6 +128,8 @@ class Run:
             self.ema.model.load_state_dict(state["ema"])
             self.nets.optimiser_g.load_state_dict(state["optimiser_g"])
             self.nets.optimiser_d.load_state_dict(state["optimiser_d"])
+            _lay_out(self.nets.optimiser_g)
+            _lay_out(self.nets.optimiser_d)
         except (KeyError, RuntimeError, ValueError) as error:
             was = state.get("config", {}).get("resolution")
             raise CheckpointError(
@@ -244,6 +246,15 @@ def _attach_cams(run: Run, guide: Guide | None, cache_dir: Path | None) -> None:
         run.cams = real_cams(guide, run.images, cache_dir)
 
 
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Gives every moment the memory layout of its parameter: fused Adam pairs them by their place in memory, and a
+    checkpoint is contiguous where parameters are channels_last."""
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 @contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM set an event, so that a step is never cut in half; a second one raises."""
@@ -328,11 +339,14 @@ def train(
     _attach_cams(run, guide, cache_dir)
     total = max(1, round(1000 * config.kimg / config.batch)) * config.batch
 
+    last_good: Path | None = None
+
     # ---- start or resume ----------------------------------------------------------------------------------------
     if resume:
         found = newest_checkpoint(folder.checkpoints)
         if found is None:
             raise CheckpointError(f"{out} has no checkpoint yet; start again without --resume")
+        last_good = found[0]
         run.load_state_dict(found[1])
         if lead:
             folder.forget_after(run.seen)
@@ -352,8 +366,6 @@ def train(
                 "environment": environment(),
             }
         )
-
-    last_good: Path | None = None
 
     def save() -> Path:
         path = folder.checkpoints / f"{run.seen:010d}.ckpt"

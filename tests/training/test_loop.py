@@ -1,0 +1,551 @@
+"""A run learns, logs, stops, is killed, goes on, and reaches the same weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from expressivegan.checkpoint import load_checkpoint, newest_checkpoint, open_model, state_hash
+from expressivegan.config import TrainConfig
+from expressivegan.data import ImageSet
+from expressivegan.devices import make_fabric
+from expressivegan.errors import CheckpointError, DataError, InputError, TrainingError
+from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance
+from expressivegan.synthesis import open_generator, write_images
+from expressivegan.training import Guide, RunDirectory, train
+from expressivegan.training.curves import draw_curves
+from expressivegan.training.guidance import real_cams
+from expressivegan.training.loop import Run
+from tiny import enlarged, phantom_set, tiny_config, tiny_teacher
+
+EVERY_STEP = 0.004  # thousand images: one batch
+
+
+class Killed(BaseException):
+    """What a power cut looks like from within."""
+
+
+@pytest.fixture
+def guide(phantoms: ImageSet) -> Guide:
+    return Guide(tiny_teacher(), phantoms.classes, phantoms.reference)
+
+
+@pytest.fixture
+def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """kill_after(n): the process dies in the middle of the step that would follow n images; None lets it live."""
+    step = Run.step
+
+    def arm(images: int | None) -> None:
+        def dying(self: Run, check: Any) -> Any:
+            if images is not None and self.seen >= images:
+                self.draw(0)  # the streams have moved on, half a step is done
+                raise Killed
+            return step(self, check)
+
+        monkeypatch.setattr(Run, "step", dying)
+
+    return arm  # type: ignore[return-value]
+
+
+def go(images: ImageSet, config: TrainConfig, out: Path, guide: Guide | None, **options: Any) -> Any:
+    return train(images, config, out, guide, device="cpu", **options)
+
+
+def last_state(out: Path) -> dict[str, Any]:
+    found = newest_checkpoint(out / "checkpoints")
+    assert found is not None
+    return found[1]
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        assert list(a) == list(b), path
+        return [x for k in a for x in differences(a[k], b[k], f"{path}.{k}")]
+    if isinstance(a, list):
+        return [x for i, (u, v) in enumerate(zip(a, b, strict=True)) for x in differences(u, v, f"{path}.{i}")]
+    return [] if a == b else [path]
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_explains_itself(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "run"
+    result = go(phantoms, tiny_config(), out, guide, teacher_name="some/teacher")
+    assert (result.images, result.total, result.stopped, result.warnings) == (12, 12, False, [])
+    assert result.model == out / "generator"
+    settings = json.loads((out / "settings.json").read_text())
+    assert TrainConfig.from_json(settings["config"]) == tiny_config()
+    assert settings["data_hash"] == phantoms.data_hash
+    assert settings["classes"] == ["NORMAL", "BACTERIA", "VIRUS"]
+    assert settings["teacher"] == "some/teacher"
+    assert settings["environment"]["packages"]["torch"]
+    rows = metrics(out)
+    assert rows[-1]["images"] == 12
+    named = {k for row in rows for k in row}
+    assert named >= {"d_adversarial", "g_adversarial", "r1", "r2", "d_class", "d_cam", "g_cam", "images_per_second"}
+    assert all(np.isfinite(v) for row in rows for v in row.values())
+    for kind in ("images", "maps"):
+        with Image.open(next((out / "samples").glob(f"*-{kind}.png"))) as picture:
+            assert picture.size == (8 * 34 - 2, 3 * 34 - 2)  # a row a class, a column a latent
+    assert list((out / "tensorboard").iterdir())
+    assert (out / "README.md").exists()
+    card = (out / "generator" / "README.md").read_text()
+    assert "Not for diagnosis" in card
+    assert phantoms.data_hash in card
+    model = open_model(GeneratorWithCAMGuidance, out / "generator")
+    assert model.classes == phantoms.classes
+    state = load_checkpoint(out / "checkpoints" / "0000000012.ckpt")
+    assert state_hash(model) == state_hash(open_generator(out))
+    assert not differences(dict(model.state_dict()), state["ema"])
+    critic = open_model(DiscriminatorWithExplain, out / "discriminator")
+    assert not differences(dict(critic.state_dict()), state["D"])
+    assert draw_curves(out) == out / "curves.png"
+
+
+def test_both_networks_learn_and_the_teacher_does_not(phantoms: ImageSet, guide: Guide) -> None:
+    teacher = state_hash(guide.teacher)
+    run = Run(phantoms, tiny_config(), guide, make_fabric("cpu", "32-true"))
+    run.cams = real_cams(guide, phantoms)
+    before = {k: v.clone() for k, v in run.state_dict()["G"].items()}, state_hash(run.nets.D), state_hash(run.ema.model)
+    for _ in range(3):
+        run.step(lambda terms: None)
+    assert state_hash(run.nets.D) != before[1]
+    assert state_hash(run.ema.model) != before[2]
+    still = [k for k, v in run.nets.G.state_dict().items() if torch.equal(v, before[0][k])]
+    assert still == []
+    assert state_hash(guide.teacher) == teacher
+    assert not guide.teacher.training
+    assert all(p.grad is None and not p.requires_grad for p in guide.teacher.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one = go(phantoms, tiny_config(), tmp_path / "one", guide)
+    torch.manual_seed(2)
+    other = go(phantoms, tiny_config(), tmp_path / "other", guide)
+    third = go(phantoms, tiny_config(seed=1), tmp_path / "third", guide)
+    hashes = [state_hash(open_generator(r.model)) for r in (one, other, third)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert not differences(last_state(tmp_path / "one"), last_state(tmp_path / "other"))
+
+
+def test_only_training_patients_are_learnt_from(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    blank = np.asarray(phantoms.images).copy()
+    blank[phantoms.groups != "train"] = 0
+    one = go(phantoms, tiny_config(), tmp_path / "one", guide)
+    other = go(replace(phantoms, images=blank), tiny_config(), tmp_path / "other", guide)
+    assert state_hash(open_generator(one.model)) == state_hash(open_generator(other.model))
+
+
+@pytest.mark.parametrize("classes", ["natural", "uniform"])
+def test_classes_are_drawn_as_asked(phantoms: ImageSet, classes: Any) -> None:
+    train_set = phantoms.indices("train")
+    labels = phantoms.labels.copy()
+    labels[train_set[12:]] = 0
+    labels[train_set[:12]] = np.arange(12) % 3
+    run = Run(replace(phantoms, labels=labels), tiny_config(classes=classes, batch=300), None, make_fabric("cpu"))
+    batch = run.draw(0)
+    shares = torch.bincount(batch.labels, minlength=3) / 300
+    expected = np.bincount(labels[train_set], minlength=3) / len(train_set)
+    wanted = torch.full((3,), 1 / 3) if classes == "uniform" else torch.tensor(expected)
+    assert (shares - wanted).abs().max() < 0.09
+    pixels = {row.tobytes() for row in phantoms.images[train_set]}
+    drawn = ((batch.real[:, 0] + 1) * 127.5).round().to(torch.uint8).numpy()
+    assert {row.tobytes() for row in drawn} <= pixels
+
+
+WEIGHTS = {
+    "class_weight": {"d_class"},
+    "cam_weight_d": {"d_cam"},
+    "cam_weight_g": {"g_cam"},
+    "flip_weight": {"g_flip"},
+    "area_weight": {"g_area"},
+    "delta_weight": {"g_delta"},
+    "steer_weight": {"g_steer"},
+    "diversity_weight": {"g_diversity"},
+    "gamma": {"r1", "r2"},
+}
+
+
+def terms_of(images: ImageSet, guide: Guide | None, **changes: float) -> set[str]:
+    everything = dict.fromkeys(WEIGHTS, 0.5)
+    run = Run(
+        images, tiny_config(**(everything | {"steer_share": 0.5} | changes)), guide, make_fabric("cpu", "32-true")
+    )
+    if guide is not None:
+        run.cams = real_cams(guide, images)
+    return set(run.step(lambda terms: None))
+
+
+def test_every_weight_of_the_settings_is_listed_here() -> None:
+    assert {n for n in tiny_config().to_json() if "_weight" in n or n == "gamma"} == set(WEIGHTS)
+
+
+@pytest.mark.parametrize("name", list(WEIGHTS))
+def test_every_term_can_be_turned_off(phantoms: ImageSet, guide: Guide, name: str) -> None:
+    everything = {"d_adversarial", "g_adversarial"}.union(*WEIGHTS.values())
+    assert terms_of(phantoms, guide) == everything
+    assert terms_of(phantoms, guide, **{name: 0.0}) == everything - WEIGHTS[name]
+
+
+def test_no_steering_no_cost_of_it(phantoms: ImageSet, guide: Guide) -> None:
+    assert "g_steer" not in terms_of(phantoms, guide, steer_share=0.0)
+
+
+def test_all_terms_off(phantoms: ImageSet, guide: Guide) -> None:
+    assert terms_of(phantoms, guide, **dict.fromkeys(WEIGHTS, 0.0)) == {"d_adversarial", "g_adversarial"}
+
+
+def test_without_a_teacher(phantoms: ImageSet, tmp_path: Path) -> None:
+    guided = {"d_cam", "g_cam", "g_flip"}
+    assert not terms_of(phantoms, None) & guided
+    assert go(phantoms, tiny_config(), tmp_path / "run", None).images == 12
+
+
+@pytest.mark.filterwarnings("ignore:.*EVERY IMAGE COUNTS AS A PATIENT")
+def test_a_set_without_a_reference(phantoms: ImageSet) -> None:
+    teacher = tiny_teacher(reference=None)
+    run = Run(phantoms, tiny_config(), Guide(teacher, phantoms.classes, None), make_fabric("cpu", "32-true"))
+    run.cams = real_cams(run.nets.guide, phantoms)  # type: ignore[arg-type]
+    assert "g_cam" in run.step(lambda terms: None)
+
+
+def test_a_teacher_of_other_classes(phantoms: ImageSet) -> None:
+    with pytest.raises(InputError, match=r"\['a', 'b'\]\) are not the data's \['NORMAL'.*expressivegan teach"):
+        Guide(tiny_teacher(classes=("a", "b"), reference="a"), phantoms.classes, 0)
+    findings = tiny_teacher(classes=("Edema", "Mass"), reference=None, multi_label=True)
+    merged = Guide(findings, phantoms.classes, 0)
+    run = Run(phantoms, tiny_config(flip_weight=0.1), merged, make_fabric("cpu", "32-true"))
+    run.cams = real_cams(merged, phantoms)
+    assert not run.cams[:, 0].any()
+    assert np.array_equal(run.cams[:, 1], run.cams[:, 2])
+    terms = run.step(lambda terms: None)
+    assert "g_cam" in terms
+    assert "g_flip" not in terms
+
+
+def test_maps_of_real_images_are_computed_once(
+    phantoms: ImageSet, guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = real_cams(guide, phantoms, tmp_path)
+    assert first.shape[:2] == (120, 3)
+    x, _ = phantoms.batch([5])
+    assert np.allclose(first[5], guide(x)[0].detach()[0].numpy(), atol=5e-3)
+    path = next(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(Guide, "__call__", lambda *_: pytest.fail("computed again"))
+        assert np.array_equal(real_cams(guide, phantoms, tmp_path), first)
+    other = Guide(tiny_teacher(1), phantoms.classes, 0)
+    assert not np.array_equal(real_cams(other, phantoms, tmp_path), first)
+    path.write_bytes(path.read_bytes()[:1000])  # a damaged cache is made anew
+    assert np.array_equal(real_cams(guide, phantoms, tmp_path), first)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# --- every resolution -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 224, 256, 512])
+def test_every_resolution_trains_resumes_and_generates(
+    phantoms: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolution: int
+) -> None:
+    sample = Run.sample
+    monkeypatch.setattr(Run, "sample", lambda self, per_class, **how: sample(self, 1, **how))  # the rest is the same
+    images = enlarged(phantoms, resolution, 8)
+    guide = Guide(tiny_teacher(), images.classes, images.reference)
+    config = tiny_config(resolution=resolution, batch=2, kimg=0.004)
+    assert go(images, config, tmp_path / "run", guide).images == 4
+    result = go(images, replace(config, kimg=0.006), tmp_path / "run", guide, resume=True)
+    assert result.images == 6
+    write_images(tmp_path / "run", tmp_path / "images", 2)
+    with Image.open(next((tmp_path / "images" / "images").iterdir())) as picture:
+        assert picture.size == (resolution, resolution)
+
+
+# --- killed and resumed -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_killed_run_reaches_the_same_weights(
+    phantoms: ImageSet, guide: Guide, tmp_path: Path, kill_after: Callable[[int | None], None], precision: Any
+) -> None:
+    config = tiny_config(kimg=0.032, checkpoint_every=0.012, sample_every=0.016, precision=precision)
+    go(phantoms, config, tmp_path / "whole", guide)
+    kill_after(20)
+    with pytest.raises(Killed):
+        go(phantoms, config, tmp_path / "killed", guide)
+    assert last_state(tmp_path / "killed")["seen"] == 12
+    kill_after(None)
+    assert go(phantoms, config, tmp_path / "killed", guide, resume=True).images == 32
+    assert differences(last_state(tmp_path / "whole"), last_state(tmp_path / "killed")) == []
+    assert state_hash(open_generator(tmp_path / "whole")) == state_hash(open_generator(tmp_path / "killed"))
+    for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "killed"), strict=False):
+        assert one["images"] == other["images"]
+    seen = [row["images"] for row in metrics(tmp_path / "killed")]
+    assert seen == sorted(seen)
+
+
+def test_a_damaged_newest_checkpoint_costs_time_not_the_run(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    config = tiny_config(kimg=0.024, checkpoint_every=0.008, keep=3)
+    go(phantoms, config, tmp_path / "run", guide)
+    whole = last_state(tmp_path / "run")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-10])
+    assert go(phantoms, config, tmp_path / "run", guide, resume=True).images == 24
+    assert differences(whole, last_state(tmp_path / "run")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves(
+    phantoms: ImageSet, guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    config = tiny_config(kimg=0.024)
+    go(phantoms, config, tmp_path / "whole", guide)
+    step, before = Run.step, signal.getsignal(number)
+
+    def interrupted(self: Run, check: Any) -> Any:
+        if self.seen == 8:
+            os.kill(os.getpid(), number)
+        return step(self, check)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "step", interrupted)
+        result = go(phantoms, config, tmp_path / "run", guide)
+    assert (result.stopped, result.images, result.total) == (True, 12, 24)
+    assert signal.getsignal(number) is before
+    assert open_generator(tmp_path / "run").resolution == 32
+    assert not go(phantoms, config, tmp_path / "run", guide, resume=True).stopped
+    assert differences(last_state(tmp_path / "whole"), last_state(tmp_path / "run")) == []
+
+
+def test_resuming_a_finished_run_changes_nothing(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    go(phantoms, tiny_config(), tmp_path / "run", guide)
+    before = state_hash(open_generator(tmp_path / "run"))
+    result = go(phantoms, tiny_config(), tmp_path / "run", guide, resume=True)
+    assert (result.images, result.stopped) == (12, False)
+    assert state_hash(open_generator(tmp_path / "run")) == before
+
+
+def test_what_cannot_be_resumed(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        go(phantoms, tiny_config(), tmp_path / "none", guide, resume=True)
+    go(phantoms, tiny_config(), tmp_path / "run", guide)
+    with pytest.raises(InputError, match=r"already holds a run; go on with --resume"):
+        go(phantoms, tiny_config(), tmp_path / "run", guide)
+    with pytest.raises(CheckpointError, match="other data"):
+        go(phantom_set(30), tiny_config(), tmp_path / "run", guide, resume=True)
+    larger = enlarged(phantoms, 64, 120)
+    with pytest.raises(CheckpointError, match=r"resolution 32\) does not fit .*resolution 64"):
+        go(larger, tiny_config(resolution=64), tmp_path / "run", guide, resume=True)
+    with pytest.raises(CheckpointError, match="does not fit these networks"):
+        go(phantoms, tiny_config(width=16), tmp_path / "run", guide, resume=True)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
+        go(phantoms, tiny_config(), tmp_path / "run", guide, resume=True)
+
+
+def test_only_the_newest_checkpoints_are_kept(phantoms: ImageSet, tmp_path: Path) -> None:
+    go(phantoms, tiny_config(kimg=0.024, checkpoint_every=EVERY_STEP, keep=2), tmp_path / "run", None)
+    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["0000000020.ckpt", "0000000024.ckpt"]
+
+
+# --- what stops a run -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("network", "term"), [("D", "d_adversarial"), ("G", "d_adversarial")])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    phantoms: ImageSet, guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, term: str
+) -> None:
+    step = Run.step
+
+    def poisoned(self: Run, check: Any) -> Any:
+        if self.seen == 16:
+            with torch.no_grad():
+                next(getattr(self.nets, network).parameters()).fill_(float("nan"))
+        return step(self, check)
+
+    monkeypatch.setattr(Run, "step", poisoned)
+    config = tiny_config(kimg=0.032, checkpoint_every=0.012)
+    with pytest.raises(TrainingError, match=rf"^{term} became nan in step 4 \(16 images\); .*0000000012\.ckpt; try"):
+        go(phantoms, config, tmp_path / "run", guide)
+    assert last_state(tmp_path / "run")["seen"] == 12
+
+
+def test_a_resumed_run_knows_its_last_good_checkpoint(
+    phantoms: ImageSet, guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(phantoms, tiny_config(), tmp_path / "run", guide)
+    step = Run.step
+
+    def poisoned(self: Run, check: Any) -> Any:
+        with torch.no_grad():
+            next(self.nets.D.parameters()).fill_(float("nan"))
+        return step(self, check)
+
+    monkeypatch.setattr(Run, "step", poisoned)
+    with pytest.raises(TrainingError, match=r"last good checkpoint: .*0000000012\.ckpt"):
+        go(phantoms, tiny_config(kimg=0.1), tmp_path / "run", guide, resume=True)
+
+
+def test_data_that_cannot_be_trained_with(phantoms: ImageSet, tmp_path: Path) -> None:
+    groups = phantoms.groups.copy()
+    groups[phantoms.labels == 2] = "judge"
+    with pytest.raises(DataError, match="class VIRUS has no image among the training patients"):
+        go(replace(phantoms, groups=groups), tiny_config(), tmp_path / "run", None)
+    groups[:] = "judge"
+    with pytest.raises(DataError, match="at least two images of training patients, and there are 0"):
+        go(replace(phantoms, groups=groups), tiny_config(), tmp_path / "run", None)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": 100}, r"resolution \(=100\).*try 112 or 128"),
+        ({"gamma": -1.0}, r"gamma \(=-1.0\)"),
+        ({"cam_weight_g": -0.1}, r"cam_weight_g \(=-0.1\) must be 0 \(off\) or positive"),
+        ({"class_weight": float("nan")}, r"class_weight \(=nan\)"),
+        ({"augment": 1.5}, r"augment \(=1.5\) must be from 0 to 1"),
+        ({"batch": 1}, r"batch \(=1\)"),
+        ({"kimg": 0.0}, r"kimg \(=0.0\) must be positive"),
+        ({"rate": -1e-3}, r"rate \(=-0.001\)"),
+    ],
+)
+def test_bad_settings_raise_with_their_value(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny_config(**changes)
+
+
+def test_settings_of_another_version_are_named() -> None:
+    assert TrainConfig.from_json(tiny_config(seed=3).to_json()) == tiny_config(seed=3)
+    with pytest.raises(InputError, match="colour, which this version does not know"):
+        TrainConfig.from_json({"colour": 1})
+
+
+# --- time, progress, evaluation ---------------------------------------------------------------------------------------
+
+
+def test_minutes_become_kimg_once(
+    phantoms: ImageSet, guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from expressivegan.training import loop
+
+    monkeypatch.setattr(loop, "calibrate", lambda *_, **__: 2.0)  # images per second
+    go(phantoms, tiny_config(kimg=9.0), tmp_path / "run", guide, minutes=0.1)
+    settings = RunDirectory(tmp_path / "run").settings()
+    assert settings["minutes"] == 0.1
+    assert settings["config"]["kimg"] == pytest.approx(0.012)  # 6 s at 2 images/s, in whole batches of 4
+    monkeypatch.setattr(loop, "calibrate", lambda *_, **__: pytest.fail("measured again"))
+    saved = TrainConfig.from_json(settings["config"])
+    assert go(phantoms, saved, tmp_path / "run", guide, resume=True).total == 12
+
+
+def test_calibration_measures_and_leaves_no_trace(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    from expressivegan.training.loop import calibrate
+
+    assert 1 < calibrate(phantoms, tiny_config(), guide, make_fabric("cpu", "32-true"), steps=2) < 1e6
+    go(phantoms, tiny_config(), tmp_path / "plain", guide)
+    kimg = tiny_config().kimg
+    with pytest.MonkeyPatch.context() as patch:
+        from expressivegan.training import loop
+
+        def measured(*a: Any, **k: Any) -> float:
+            calibrate(*a, **k)
+            return 2.0
+
+        patch.setattr(loop, "calibrate", measured)
+        go(phantoms, tiny_config(kimg=5 * kimg), tmp_path / "timed", guide, minutes=0.1)
+    assert differences(last_state(tmp_path / "plain")["G"], last_state(tmp_path / "timed")["G"]) == []
+
+
+def test_progress_and_the_evaluate_callback(phantoms: ImageSet, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    shown: list[tuple[Any, ...]] = []
+
+    def evaluate(made: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], str | None]:
+        shown.append((made.shape, made.dtype, np.bincount(labels).tolist()))
+        return {"score": 0.25}, "it repeats itself" if len(shown) == 2 else None
+
+    result = go(phantoms, tiny_config(kimg=0.064, sample_every=0.032), tmp_path / "run", None, evaluate=evaluate,
+                progress=lambda seen, total, figures: told.append((seen, total)))  # fmt: skip
+    assert shown == [((192, 32, 32), np.uint8, [64, 64, 64])] * 2
+    assert result.warnings == ["64 images: it repeats itself"]
+    assert [row["images"] for row in metrics(tmp_path / "run") if row.get("score") == 0.25] == [32, 64]
+    assert told
+    assert told == sorted(told)
+    assert told[-1] == (64, 64)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+_PROCESS = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from tiny import phantom_set, tiny_config, tiny_teacher
+from expressivegan.training import Guide, train
+images = phantom_set(120)
+config = tiny_config(precision="64-true", batch=16, kimg=0.096, augment=1.0, checkpoint_every=0.048)
+guide = Guide(tiny_teacher(), images.classes, images.reference)
+train(images, config, Path({out!r}), guide, device="cpu")
+"""
+
+
+def test_two_processes_train_as_one(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = _PROCESS.format(tests=str(Path(__file__).resolve().parents[1]), out=str(tmp_path / "two"))
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+                           "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=shared | {"RANK": str(r), "LOCAL_RANK": str(r)},
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for r in range(2)
+    ]  # fmt: skip
+    try:
+        said = [p.communicate(timeout=200)[0] for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    assert [p.returncode for p in processes] == [0, 0], said
+    config = tiny_config(precision="64-true", batch=16, kimg=0.096, augment=1.0, checkpoint_every=0.048)
+    go(phantoms, config, tmp_path / "one", guide)
+    one, two = last_state(tmp_path / "one"), last_state(tmp_path / "two")
+    assert one["seen"] == two["seen"] == 96
+    for network in ("G", "D", "ema"):
+        for key, value in one[network].items():
+            assert value.dtype == torch.float64
+            assert (value - two[network][key]).abs().max() < 1e-9, f"{network}.{key}"
+    assert one["streams"].keys() == two["streams"].keys()
+    assert differences(one["streams"], two["streams"]) == []
+    assert json.loads((tmp_path / "two" / "settings.json").read_text())["processes"] == 2
+
+
+def test_a_batch_that_cannot_be_shared(phantoms: ImageSet) -> None:
+    class Three:
+        world_size = 3
+
+    with pytest.raises(InputError, match=r"batch \(=4\) must be divisible by the number of processes \(=3\)"):
+        Run(phantoms, tiny_config(), None, Three())  # type: ignore[arg-type]
