@@ -363,3 +363,15 @@ def test_a_run_fits_its_own_teacher_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert call("train", "--resume", "--out", run, "--kimg", "0.012", "--device", "cpu") == 0
     assert fitted == [1]
     assert (run / "teacher" / "model.safetensors").is_file()
+    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    assert settings["config"]["kimg"] == 0.012  # made longer, and it stays so
+
+
+def test_a_teacher_left_by_a_run_on_other_data_is_not_reused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    save_model(tiny_teacher(), run / "teacher", "card", {"data_hash": "another"})
+    assert call("train", "--data", "phantom:60", "--out", run, *SMALL, "--kimg", "0.008") == 2
+    assert "was fitted on other data" in capsys.readouterr().err

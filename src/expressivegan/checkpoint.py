@@ -84,7 +84,7 @@ def check_model_directory(folder: Path, argument: str = "--out") -> None:
         InputError: something else stands there, which would be lost.
     """
     if folder.is_dir():
-        found = list(folder.iterdir())
+        found = [p for p in folder.iterdir() if not p.name.startswith(".")]  # notebooks and file managers leave these
         model = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
         if not found or (model and all(p.is_file() for p in found)):
             return
@@ -215,10 +215,17 @@ def save_model(model: nn.Module, folder: Path, card: str, extra: Mapping[str, An
         (temporary / "README.md").write_text(card, encoding="utf-8")
         if extra is not None:
             (temporary / "expressivegan.json").write_text(json.dumps(extra, indent=2) + "\n", encoding="utf-8")
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"model {folder} cannot be written ({error})") from error
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)  # the new one did not get there: keep what was
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -206,9 +206,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr = None
         return 0
     except OSError as error:
-        if error.errno is None or error.filename is None:
+        if error.errno is None:
             raise
-        print(f"expressivegan: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"expressivegan: {where}{error.strerror}", file=sys.stderr)
         return 2
     return 0
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, write_text
+from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json, write_text
 from expressivegan.config import TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
@@ -98,6 +98,12 @@ def _fit(images: ImageSet, out: Path, config: TeachConfig, device: Device, preci
     return teacher
 
 
+def _data_of(teacher: Path) -> str | None:
+    """Hash of the data that a fitted teacher has seen, if it says so."""
+    found = read_json(teacher / "expressivegan.json").get("data_hash")
+    return None if found is None else str(found)
+
+
 def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> tuple[Guide | None, str | None]:
     """The teacher that was named; without a name the compact one, fitted into the run once."""
     if teacher == "none":
@@ -106,12 +112,19 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
     if teacher is None and len(images.classes) < 2:
         console.print("one class only: training without a teacher")
         return None, "none"
+    if teacher is None and (own / "model.safetensors").exists() and _data_of(own) not in (None, images.data_hash):
+        raise InputError(f"{own} was fitted on other data; choose another --out, or name the teacher with --teacher")
     if teacher is None and not (own / "model.safetensors").exists():
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError("--teacher is missing: with several processes, fit one first: expressivegan teach")
         make_directory(out)
         _fit(images, own, TeachConfig(), device, "auto")
     found = open_teacher(teacher or str(own))
+    if teacher is not None and _data_of(Path(teacher)) not in (None, images.data_hash):
+        console.print(
+            f"[yellow]warning:[/yellow] {teacher} was fitted on other data or another deal of the patients; "
+            "it may have seen patients who judge this run"
+        )
     fold_norms(found.backbone)
     name = teacher if teacher is None or teacher.startswith(XRV_PREFIX) else str(Path(teacher).resolve())
     return Guide(found, images.classes, images.reference), name
@@ -145,9 +158,12 @@ def _collapse_check(
 
     def evaluate(made: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[dict[str, float], str | None]:
         fake = _features(guide, made)
-        found = collapse_report(
-            real, fake, images.labels[chosen], labels, images.classes, patients=images.patients[chosen]
-        )
+        try:
+            found = collapse_report(
+                real, fake, images.labels[chosen], labels, images.classes, patients=images.patients[chosen]
+            )
+        except InputError:
+            return {}, None  # too few patients to say anything; no reason to stop a run
         if found.warning is not None:
             console.print(f"[yellow]warning:[/yellow] {found.warning}")
         return dict(found.figures), found.warning
@@ -175,9 +191,14 @@ def train(
         images = load_images(source, config.resolution, fit=config.fit)
         _data_table(images)
         guide, name = _guide(images, teacher, out, device)
-        source = source if source.startswith("phantom") else str(Path(source).resolve())
-        write_text(out / "data.json", json.dumps({"source": source}) + "\n")
+        _remember(source, out)
         return _run(images, config, out, guide, name, minutes, False, device)
+
+
+def _remember(source: str, out: Path) -> None:
+    """Writes where the data of a run are, for resuming."""
+    source = source if source.startswith("phantom") else str(Path(source).resolve())
+    write_text(make_directory(out) / "data.json", json.dumps({"source": source}) + "\n")
 
 
 def resume(out: Path, source: str | None, teacher: str | None, kimg: float | None, device: Device) -> TrainResult:
@@ -274,15 +295,18 @@ def generate(model: Path, out: Path, num: int, *, device: Device, **how: Any) ->
 
 def demo(out: Path, minutes: float, device: Device) -> None:
     """The whole path on the phantom."""
+    if not 0 < minutes < float("inf"):
+        raise InputError(f"--minutes (={minutes}) must be positive")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out (={out}) is not empty; choose another folder or delete it")
     make_directory(out)
     settings = preset("demo").config
-    images = load_images("phantom:2400", settings.resolution)
+    images = load_images(_DEMO_DATA, settings.resolution)
     _data_table(images)
     _fit(images, out / "teacher", replace(TeachConfig(), epochs=6), device, "auto")
     run = out / "run"
     guide, name = _guide(images, str(out / "teacher"), run, device)
+    _remember(_DEMO_DATA, run)
     _run(images, settings, run, guide, name, minutes, False, device)
     generate(run, out / "images", 24, device=device)
     model = open_generator(run)
@@ -304,6 +328,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     )
 
 
+_DEMO_DATA = "phantom:2400"
 _DEMO = """# What the demo made, from phantoms and in a few minutes
 
 - `samples.png`: one row a class (NORMAL, BACTERIA, VIRUS), one column a latent vector

@@ -82,8 +82,14 @@ class TrainConfig:
         check_resolution(self.resolution)
         positive = ("z_dim", "batch", "kimg", "rate", "penalty_every", "sample_every", "checkpoint_every", "keep")
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} (={getattr(self, name)}) must be positive")
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name} (={getattr(self, name)}) must be positive and finite")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to below 1")
+        for name in ("rate_end", "ema_kimg", "ema_share"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} (={getattr(self, name)}) must be 0 or more")
         for field in fields(self):
             weighs = "_weight" in field.name or field.name == "gamma"
             if weighs and not getattr(self, field.name) >= 0:

@@ -162,5 +162,5 @@ def test_opening_what_is_not_there(tmp_path: Any) -> None:
 
 
 def test_names_of_outputs() -> None:
-    assert class_names(["Edema", "", "Mass"]) == ("Edema", "output-1", "Mass")
+    assert class_names(["Edema", "", "Mass"]) == ("Edema", "untrained-output-1", "Mass")
     assert math.isfinite(float(tiny_teacher().scale))

@@ -132,3 +132,29 @@ def test_lost_diversity_does_not_depend_on_the_number_of_processes() -> None:
     whole = lost_diversity(real, fake * real, labels)
     halves = [lost_diversity(real[s], (fake * real)[s], labels[s]) for s in (slice(0, 8), slice(8, 16))]
     assert torch.allclose(whole, torch.stack(halves).mean())
+
+
+def test_lost_diversity_is_0_for_the_real_images_and_1_for_one_repeated() -> None:
+    real = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    labels = torch.zeros(8, dtype=torch.long)
+    assert lost_diversity(real, real, labels).item() == pytest.approx(0.0, abs=1e-4)
+    assert lost_diversity(real, real[:1].repeat(8, 1, 1, 1), labels).item() == pytest.approx(1.0, abs=1e-2)
+
+
+def test_lost_diversity_of_constant_images_has_a_gradient() -> None:
+    real = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    fake = torch.full((8, 1, 32, 32), -1.0, requires_grad=True)
+    lost_diversity(real, fake, torch.zeros(8, dtype=torch.long)).backward()
+    assert fake.grad is not None
+    assert torch.isfinite(fake.grad).all()
+
+
+def test_lost_diversity_does_not_depend_on_how_groups_are_spread() -> None:
+    g = torch.Generator().manual_seed(0)
+    real, fake = (torch.rand(16, 1, 32, 32, generator=g) * 2 - 1 for _ in range(2))
+    labels = torch.randint(3, (16,), generator=g)
+    fake = 0.8 * fake[:1] + 0.2 * fake  # much alike
+    halves = [lost_diversity(real[s], fake[s], labels[s]) for s in (slice(0, 8), slice(8, 16))]
+    whole = lost_diversity(real, fake, labels)
+    assert whole > 0.3
+    assert whole.item() == pytest.approx((halves[0] + halves[1]).item() / 2, rel=1e-5)

@@ -9,7 +9,6 @@ Inside `input_gradients_only()` the weight gradient is left out, since a penalty
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,17 +17,19 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
-_INPUT_ONLY: ContextVar[bool] = ContextVar("input_gradients_only", default=False)
+# A plain global: on CUDA and MPS autograd runs backward in its own thread, which sees no context variable of ours.
+_input_only = False
 
 
 @contextmanager
 def input_gradients_only() -> Iterator[None]:
     """Within it, `torch.autograd.grad(..., inputs=images)` spends no time on gradients of weights."""
-    token = _INPUT_ONLY.set(True)
+    global _input_only
+    before, _input_only = _input_only, True
     try:
         yield
     finally:
-        _INPUT_ONLY.reset(token)
+        _input_only = before
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, pad: int, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,7 +73,7 @@ class _PenalisedConvolution(Function):
         x, weight = ctx.saved_tensors
         to_x = _InputGradient.apply(grad, x.detach(), weight, ctx.pad) if ctx.needs_input_grad[0] else None
         to_weight = to_bias = None
-        if not _INPUT_ONLY.get():
+        if not _input_only:
             if torch.is_grad_enabled():  # somebody else's second derivative: plain, slower, differentiable
                 to_weight = conv2d_weight(x, weight.shape, grad, padding=ctx.pad)  # type: ignore[no-untyped-call]
                 to_bias = grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None

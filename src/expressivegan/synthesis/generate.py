@@ -215,7 +215,8 @@ def write_images(
             raise InputError(f"--out (={out}) holds images of another model, seed or label; choose another folder")
         return (out / "maps" / f"{index:06d}.npz").exists() and (out / "overlays" / png(index).name).exists()
 
-    others = [p for p in sorted((out / "images").glob("*.png")) if p not in {png(i) for i in range(count)}]
+    ours = {png(i) for i in range(count)}
+    others = [p for p in sorted((out / "images").glob("*.png")) if p not in ours]
     if others:
         raise InputError(f"--out (={out}) holds other images, such as {others[0].name}; choose another folder")
     missing = [i for i in range(count) if not is_done(i)]

@@ -18,6 +18,7 @@ from expressivegan.errors import CheckpointError, InputError, OfflineError
 from expressivegan.images import check_resolution
 
 XRV_PREFIX = "xrv:"
+UNTRAINED = "untrained-output-"
 
 
 class Backbone(nn.Module):
@@ -235,6 +236,6 @@ def class_names(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of the outputs; unnamed ones get their index.
 
     >>> class_names(["Edema", ""])
-    ('Edema', 'output-1')
+    ('Edema', 'untrained-output-1')
     """
-    return tuple(name or f"output-{i}" for i, name in enumerate(classes))
+    return tuple(name or f"{UNTRAINED}{i}" for i, name in enumerate(classes))

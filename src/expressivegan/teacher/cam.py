@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from expressivegan.errors import InputError
 from expressivegan.images import check_images
 from expressivegan.teacher.backbone import (
+    UNTRAINED,
     XRV_PREFIX,
     Backbone,
     class_names,
@@ -113,8 +114,12 @@ class CXR_CAM_Teacher(
                 raise InputError(f"reference (={reference!r}) must be one of {list(classes)} or None")
             self.backbone = make_backbone(backbone, len(classes), resolution)
         self.classes = tuple(classes)
+        # Named weights leave some outputs untrained, without a label: their maps are noise and are never merged.
+        self.trained = [k for k, name in enumerate(self.classes) if not (multi_label and name.startswith(UNTRAINED))]
         self.reference = self.classes.index(reference) if reference is not None else None
         self.multi_label = multi_label
+        if meth == "mean" and not multi_label and self.reference is None:
+            raise InputError("meth (='mean') needs a reference class: the mean of maps less their mean is 0")
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.scale: Tensor
 
@@ -162,7 +167,7 @@ class CXR_CAM_Teacher(
         A map that is the same everywhere says nothing about where, and becomes 0.
         """
         maps = self.referenced(cams)
-        keep = [k for k in range(len(self.classes)) if k != self.reference]
+        keep = [k for k in self.trained if k != self.reference]
         maps, scores = maps[:, keep], probabilities(logits, self.multi_label)[:, keep]
         if self.meth == "max":
             merged = maps.amax(1, keepdim=True)
@@ -172,7 +177,7 @@ class CXR_CAM_Teacher(
             weights = scores / scores.sum(1, keepdim=True).clamp_min(1e-12)
             merged = (maps * weights[:, :, None, None]).sum(1, keepdim=True)
         else:
-            k = topk_count(len(keep), len(self.classes))
+            k = topk_count(len(keep), len(self.trained))
             chosen = scores.topk(k, dim=1).indices[:, :, None, None].expand(-1, -1, *maps.shape[2:])
             merged = maps.gather(1, chosen).mean(1, keepdim=True)
         spread = merged.amax(dim=(2, 3), keepdim=True) - merged.amin(dim=(2, 3), keepdim=True)

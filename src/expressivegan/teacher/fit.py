@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from expressivegan.checkpoint import make_directory, save_model, write_text
 from expressivegan.data import ImageSet
 from expressivegan.devices import Device, Precision, make_fabric
-from expressivegan.errors import DataError, TrainingError
+from expressivegan.errors import DataError, InputError, TrainingError
 from expressivegan.images import from_uint8, grid, overlay, save_png
 from expressivegan.streams import Streams, derive_seed
 from expressivegan.teacher.backbone import XRV_PREFIX, load_xrv
@@ -58,6 +58,15 @@ class TeachConfig:
     """Root of all random streams."""
     meth: Merge = "topk"
     """How the maps of the classes are merged."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} (={getattr(self, name)}) must be at least {least}")
+        if not 0 < self.rate < float("inf"):
+            raise InputError(f"rate (={self.rate}) must be positive")
+        if not 0 <= self.smoothing < 1:
+            raise InputError(f"smoothing (={self.smoothing}) must be from 0 to below 1")
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -150,7 +159,6 @@ def fit_teacher(
 
 
 def _start_from(teacher: CXR_CAM_Teacher, name: str) -> None:
-    from expressivegan.errors import InputError
     from expressivegan.teacher.backbone import DenseNet121
 
     if not isinstance(teacher.backbone, DenseNet121) or not name.startswith(XRV_PREFIX):
@@ -179,7 +187,7 @@ def border_shortcut(images: ImageSet, indices: npt.NDArray[np.int64], seed: int 
     """
     labels = images.labels[indices] != images.reference
     patients = np.asarray(images.patients)[indices]
-    if images.reference is None or labels.all() or not labels.any() or len(set(patients)) < 20:
+    if images.reference is None or min(len(set(patients[labels])), len(set(patients[~labels]))) < 10:
         return None
     side = images.resolution
     edge = max(1, round(0.1 * side))
@@ -188,7 +196,9 @@ def border_shortcut(images: ImageSet, indices: npt.NDArray[np.int64], seed: int 
     pixels = np.asarray(images.images[np.sort(indices)], np.float32)[np.argsort(np.argsort(indices))] / 255
     cells = _frame_cells(pixels.astype(np.float32), frame)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-    score = cross_val_predict(model, cells, labels, groups=patients, cv=GroupKFold(5), method="decision_function")
+    score = cross_val_predict(
+        model, cells, labels, groups=patients, cv=StratifiedGroupKFold(5), method="decision_function"
+    )
     from sklearn.metrics import roc_auc_score
 
     def statistic(i: npt.NDArray[np.int64]) -> float:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expressivegan.config import TrainConfig
-from expressivegan.training.steps import Batch, Networks, Terms
+from expressivegan.training.steps import Batch, Networks, Terms, gradient_norm
 
 
 def _bce(logits: Tensor, target: float) -> Tensor:
@@ -40,6 +40,7 @@ def dcgan_step(
     nets.optimiser_d.zero_grad()
     torch.stack(list(d_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     average_gradients(nets.D)
+    check({"d_gradient": gradient_norm(nets.D)})
     nets.optimiser_d.step()
 
     nets.D.requires_grad_(False)
@@ -51,5 +52,6 @@ def dcgan_step(
     nets.optimiser_g.zero_grad()
     torch.stack(list(g_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     average_gradients(nets.G)
+    check({"g_gradient": gradient_norm(nets.G)})
     nets.optimiser_g.step()
     return {name: term.detach() for name, term in (d_terms | g_terms).items()}

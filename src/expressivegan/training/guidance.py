@@ -71,7 +71,7 @@ def real_cams(
             found: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")
             if len(found) == len(images) and found.shape[1] == guide.classes:
                 return found
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             pass  # a damaged cache is made anew
     like = next(guide.teacher.parameters())
     parts = []
@@ -86,6 +86,8 @@ def real_cams(
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 np.save(file, made)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)  # a cache that cannot be kept is no reason to stop

@@ -66,11 +66,13 @@ class Run:
             raise InputError(
                 f"batch (={config.batch}) must be divisible by the number of processes (={fabric.world_size})"
             )
-        if fabric.world_size > 1 and config.diversity_weight > 0 and config.batch % (8 * fabric.world_size):
+        if fabric.world_size > 1 and config.batch % (8 * fabric.world_size):
             raise InputError(
                 f"batch (={config.batch}) must be a multiple of 8 for each of the {fabric.world_size} processes, "
-                "since diversity is measured in groups of 8; or set diversity_weight to 0"
+                "since diversity is measured in groups of 8"
             )
+        if fabric.world_size > 1 and config.method == "dcgan":
+            raise InputError("method (=dcgan) runs in one process: its batch norm would see a part of each batch only")
         self.images, self.config, self.fabric = images, config, fabric
         self.local = config.batch // fabric.world_size
         self.streams = Streams(config.seed, STREAMS)
@@ -315,7 +317,7 @@ def train(
         fabric: a launched Fabric, to share one.
         evaluate: called with fresh images (N, H, W) and their labels at every sample grid; returns figures to log and,
             if the generator has collapsed, a sentence.
-        progress: called after every step with (images seen, images planned, figures).
+        progress: called after every eighth step and the last with (images seen, images planned, figures).
         cache_dir: where the teacher's maps of real images are kept.
 
     Returns:
@@ -350,6 +352,7 @@ def train(
         run.load_state_dict(found[1])
         if lead:
             folder.forget_after(run.seen)
+            folder.update({"config": config.to_json()})  # it may have been made longer
     elif lead:
         if any(folder.checkpoints.glob("*.ckpt")):
             raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
@@ -400,7 +403,7 @@ def train(
                 counts[name] = counts.get(name, 0) + 1
             if not lead:
                 continue
-            if progress is not None and (run.seen // config.batch) % 8 == 0:
+            if progress is not None and ((run.seen // config.batch) % 8 == 0 or run.seen >= total):
                 figures = {name: float(value) / counts[name] for name, value in sums.items()}
                 progress(run.seen, total, figures)
 

@@ -39,7 +39,7 @@ def _anatomy(images: Tensor) -> Tensor:
     """(B, 256): 16x16 averages of each image, without its brightness and contrast."""
     small = F.adaptive_avg_pool2d(images, 16).flatten(1)
     small = small - small.mean(1, keepdim=True)
-    return small / (small.square().mean(1, keepdim=True).sqrt() + 1e-3)
+    return small / (small.square().mean(1, keepdim=True) + 1e-6).sqrt()  # a constant image has a gradient, too
 
 
 def lost_diversity(real: Tensor, fake: Tensor, labels: Tensor, group: int = 8) -> Tensor:

@@ -70,6 +70,10 @@ class RunDirectory:
         if not (self.path / "README.md").exists():
             write_text(self.path / "README.md", _README)
 
+    def update(self, settings: Mapping[str, Any]) -> None:
+        """Changes some of the settings."""
+        write_text(self.path / SETTINGS, json.dumps(self.settings() | dict(settings), indent=2) + "\n")
+
     def settings(self) -> dict[str, Any]:
         """What `create` wrote.
 
@@ -97,7 +101,10 @@ class RunDirectory:
             self._board.add_scalar(name, value, images)
 
     def forget_after(self, images: int) -> None:
-        """Drops lines of metrics.jsonl past the checkpoint that a resumed run starts from."""
+        """Drops lines of metrics.jsonl past the checkpoint a run resumes from, and sets damaged checkpoints aside."""
+        for late in self.checkpoints.glob("*.ckpt"):
+            if int(late.stem) > images:  # newer than the newest that can be read
+                late.rename(late.with_suffix(".damaged"))
         path = self.path / "metrics.jsonl"
         if path.exists():
             kept = []

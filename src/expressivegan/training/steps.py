@@ -142,6 +142,13 @@ def _guidance(guide: Guide, labels: Tensor, image: Tensor, base: Tensor, mask: T
     return terms
 
 
+def gradient_norm(network: torch.nn.Module) -> Tensor:
+    """Norm of all gradients of a network: not finite if one of them is not, though every loss may be."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    norms: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+    return norms
+
+
 def adversarial_step(
     nets: Networks,
     batch: Batch,
@@ -175,6 +182,7 @@ def adversarial_step(
     nets.optimiser_d.zero_grad()
     torch.stack(list(d_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     average_gradients(nets.D)
+    check({"d_gradient": gradient_norm(nets.D)})
     nets.optimiser_d.step()
 
     # generator
@@ -185,5 +193,6 @@ def adversarial_step(
     nets.optimiser_g.zero_grad()
     torch.stack(list(g_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     average_gradients(nets.G)
+    check({"g_gradient": gradient_norm(nets.G)})
     nets.optimiser_g.step()
     return {name: term.detach() for name, term in (d_terms | g_terms).items()}
