@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= $(wildcard constraints.txt)
-MINUTES ?= 3
+MINUTES ?= 4
 OUT ?=
 ARGS ?=
 

@@ -159,7 +159,7 @@ class Demo:
 
     out: Path = Path("demo")
     """Folder to write; it must be empty or new."""
-    minutes: float = 3.0
+    minutes: float = 4.0
     """Time for training the generator."""
     device: Device = "auto"
     """Where to compute."""

@@ -136,7 +136,7 @@ PRESETS: dict[str, Preset] = {
     "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, about 30 minutes; CAM guidance and acting maps on"),
     "demo": Preset(
         replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0),
-        "64 px, about three minutes on two CPU cores: shows the whole path, not the best images",
+        "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
     ),
     "gpu-128": Preset(
         replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, penalty_every=1, augment=0.3,
