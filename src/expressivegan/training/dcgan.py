@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expressivegan.config import TrainConfig
-from expressivegan.training.steps import Batch, Networks, Terms, gradient_norm
+from expressivegan.training.steps import Batch, Networks, Terms, update
 
 
 def _bce(logits: Tensor, target: float) -> Tensor:
@@ -36,22 +36,12 @@ def dcgan_step(
         with torch.no_grad():
             cams = nets.guide.teacher(batch.real).cams
         d_terms["d_cam"] = config.cam_weight_d * F.l1_loss(real_heat, cams)
-    check(d_terms)
-    nets.optimiser_d.zero_grad()
-    torch.stack(list(d_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    average_gradients(nets.D)
-    check({"d_gradient": gradient_norm(nets.D)})
-    nets.optimiser_d.step()
+    update(nets.D, nets.optimiser_d, d_terms, check, average_gradients)
 
     nets.D.requires_grad_(False)
     score, _ = nets.D(fake, batch.labels)
     g_terms: Terms = {"g_adversarial": _bce(score, 1.0)}
     if nets.guide is not None and config.cam_weight_g > 0:
         g_terms["g_cam"] = config.cam_weight_g * F.l1_loss(attention[-1], nets.guide.teacher(fake).cams)
-    check(g_terms)
-    nets.optimiser_g.zero_grad()
-    torch.stack(list(g_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    average_gradients(nets.G)
-    check({"g_gradient": gradient_norm(nets.G)})
-    nets.optimiser_g.step()
+    update(nets.G, nets.optimiser_g, g_terms, check, average_gradients)
     return {name: term.detach() for name, term in (d_terms | g_terms).items()}

@@ -142,11 +142,22 @@ def _guidance(guide: Guide, labels: Tensor, image: Tensor, base: Tensor, mask: T
     return terms
 
 
-def gradient_norm(network: torch.nn.Module) -> Tensor:
-    """Norm of all gradients of a network: not finite if one of them is not, though every loss may be."""
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    norms: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
-    return norms
+def update(
+    network: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    terms: Terms,
+    check: Callable[[Terms], None],
+    average_gradients: Callable[[torch.nn.Module], None],
+) -> None:
+    """One step of one network down the sum of its terms, unless a term or a gradient is not finite."""
+    check(terms)
+    optimiser.zero_grad()
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    average_gradients(network)
+    # A gradient may be not finite though every loss is
+    norms = torch._foreach_norm([p.grad for p in network.parameters() if p.grad is not None])
+    check({"d_gradient" if "d_adversarial" in terms else "g_gradient": torch.stack(norms).norm()})
+    optimiser.step()
 
 
 def adversarial_step(
@@ -178,21 +189,11 @@ def adversarial_step(
     nets.D.requires_grad_(True)
     with autocast():
         d_terms = _discriminator_loss(nets, batch, fake.detach(), config)
-    check(d_terms)
-    nets.optimiser_d.zero_grad()
-    torch.stack(list(d_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    average_gradients(nets.D)
-    check({"d_gradient": gradient_norm(nets.D)})
-    nets.optimiser_d.step()
+    update(nets.D, nets.optimiser_d, d_terms, check, average_gradients)
 
     # generator
     nets.D.requires_grad_(False)
     with autocast():
         g_terms |= scored()
-    check(g_terms)
-    nets.optimiser_g.zero_grad()
-    torch.stack(list(g_terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    average_gradients(nets.G)
-    check({"g_gradient": gradient_norm(nets.G)})
-    nets.optimiser_g.step()
+    update(nets.G, nets.optimiser_g, g_terms, check, average_gradients)
     return {name: term.detach() for name, term in (d_terms | g_terms).items()}
