@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from expressivegan.data import ImageSet, load_images
+from expressivegan.data.examine import workers
 from expressivegan.data.phantom import CLASSES, draw_batch
-from expressivegan.data.scan import workers
 
 
 def phantom_rate(resolution: int, count: int) -> float:

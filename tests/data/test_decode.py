@@ -137,18 +137,18 @@ def test_unusable_files_say_why(name: str, lenient: bool, tmp_path: Path, monkey
     data, reason = damaged()[name]
     (tmp_path / "file").write_bytes(data)
     with decode.strict_decoding(), pytest.raises(UnusableError, match=reason):
-        decode.inspect(tmp_path / "file")
+        decode.inspect(decode.read_bytes(tmp_path / "file"))
     assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UnusableError, match="cannot be read"):
-        decode.inspect(tmp_path / "none.png")
+        decode.inspect(decode.read_bytes(tmp_path / "none.png"))
 
 
 def test_a_single_dot_is_not_constant(tmp_path: Path) -> None:
     dot = np.zeros((800, 800), np.uint8)
     dot[401, 399] = 255
     (tmp_path / "dot.jpg").write_bytes(stored(Image.fromarray(dot), "JPEG", quality=95))
-    facts = decode.inspect(tmp_path / "dot.jpg")
+    facts = decode.inspect(decode.read_bytes(tmp_path / "dot.jpg"))
     assert (facts.width, facts.height, facts.mode) == (800, 800, "L")

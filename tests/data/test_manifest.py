@@ -76,7 +76,7 @@ def test_a_lost_line_is_noticed(manifest: Manifest, tmp_path: Path) -> None:
 def test_other_version_missing_and_unwritable(manifest: Manifest, tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     manifest.write(path)
-    path.write_text(path.read_text("utf-8").replace('"version": 1', '"version": 99'), "utf-8")
+    path.write_text(path.read_text("utf-8").replace('"version": 2', '"version": 99'), "utf-8")
     with pytest.raises(DataError, match="manifest version 99"):
         Manifest.read(path)
     with pytest.raises(DataError, match="cannot read"):

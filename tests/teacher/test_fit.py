@@ -12,11 +12,11 @@ from PIL import Image
 from expressivegan.checkpoint import state_hash
 from expressivegan.data import ImageSet, load_images
 from expressivegan.errors import DataError, InputError, TrainingError
+from expressivegan.intervals import bootstrap
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.fit import TeachConfig, border_shortcut, fit_teacher, predict, write_teacher
 from expressivegan.teacher.metrics import (
     as_json,
-    bootstrap,
     classification_report,
     confusion,
     expected_calibration_error,

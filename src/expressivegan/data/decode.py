@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from expressivegan.data.manifest import Box
 from expressivegan.errors import InputError
 
 Fit = Literal["stretch", "pad", "crop"]
@@ -34,6 +36,9 @@ class Facts:
     height: int
     mode: str
     sha256: str
+    bytes: int
+    quality: int | None
+    """Of a JPEG, 1..100."""
 
 
 def check_fit(fit: str) -> None:
@@ -131,31 +136,64 @@ def read_bytes(path: Path) -> bytes:
         raise UnusableError(f"cannot be read: {error.strerror}") from None
 
 
-def inspect(path: Path) -> Facts:
-    """Decodes the file to the end, as cheaply as possible, and hashes it.
+def inspect(data: bytes) -> Facts:
+    """Decodes a file's bytes to the end, as cheaply as possible, and hashes them.
 
     Raises:
         UnusableError: it is no image, damaged, too small, too large, or constant.
     """
-    data = read_bytes(path)
     header = _open(data)
     low, high = _decode(data, side=1).getextrema()
     if low == high:  # an eighth of the resolution may hide a difference
         low, high = _decode(data, side=None).getextrema()
     if low == high:
         raise UnusableError(f"constant: every pixel is {low}")
-    return Facts(header.width, header.height, header.mode, sha256(data))
+    return Facts(header.width, header.height, header.mode, sha256(data), len(data), jpeg_quality(header))
 
 
-def load_pixels(data: bytes, resolution: int, fit: Fit) -> npt.NDArray[np.uint8]:
+# Annex K of ITU-T T.81: the luminance table that libjpeg scales by quality.
+_LUMINANCE = np.frombuffer(
+    bytes.fromhex(
+        "100b0a101828333d0c0c0e131a3a3c370e0d1018283945380e11161d3357503e"
+        "12162538446d674d182337405168715c31404e5767797865485c5f6270646763"
+    ),
+    np.uint8,
+).astype(np.int64)
+
+
+def _scaled_sum(quality: int) -> int:
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return int(np.clip((_LUMINANCE * scale + 50) // 100, 1, 255).sum())
+
+
+_SUMS = np.array([_scaled_sum(q) for q in range(1, 101)])
+
+
+def jpeg_quality(image: Image.Image) -> int | None:
+    """The libjpeg quality, 1..100, whose luminance table has the sum nearest to a JPEG's; None for other formats."""
+    tables = getattr(image, "quantization", None)
+    if not tables or 0 not in tables:
+        return None
+    return int(np.abs(_SUMS - sum(tables[0])).argmin()) + 1
+
+
+def load_pixels(
+    data: bytes, resolution: int, fit: Fit, crop: Box | None = None, masks: Sequence[Box] = ()
+) -> npt.NDArray[np.uint8]:
     """Bytes of a file → uint8 (resolution, resolution) grey.
 
     "stretch" ignores the aspect ratio, "pad" keeps it and adds black borders, "crop" keeps it and cuts the centre out.
+    Before that, `masks` are painted over with the median grey around them, and `crop` is cut out.
 
     Raises:
         UnusableError: the bytes are no usable image.
     """
-    image = _decode(data, side=_DRAFT_MARGIN * resolution)
+    enlarged = 1.0 if crop is None else min(crop[2] - crop[0], crop[3] - crop[1])
+    image = _decode(data, side=math.ceil(_DRAFT_MARGIN * resolution / enlarged))
+    for box in masks:
+        _paint_over(image, box)
+    if crop is not None:
+        image = image.crop(_in_pixels(crop, image.size))
     size = (resolution, resolution)
     if fit == "pad":
         image = ImageOps.pad(image, size, RESAMPLING, color=0)
@@ -164,3 +202,21 @@ def load_pixels(data: bytes, resolution: int, fit: Fit) -> npt.NDArray[np.uint8]
     elif image.size != size:
         image = image.resize(size, RESAMPLING)
     return np.asarray(image)
+
+
+def _in_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Outward to whole pixels, so that a mask never leaves a rim; at least one pixel."""
+    width, height = size
+    left, top = math.floor(box[0] * width), math.floor(box[1] * height)
+    return left, top, max(left + 1, math.ceil(box[2] * width)), max(top + 1, math.ceil(box[3] * height))
+
+
+def _paint_over(image: Image.Image, box: Box) -> None:
+    left, top, right, bottom = _in_pixels(box, image.size)
+    rim = max(1, round(0.01 * max(image.size)))
+    around = np.asarray(image)[max(0, top - rim) : bottom + rim, max(0, left - rim) : right + rim].astype(np.int64)
+    outside = np.ones(around.shape, bool)
+    y, x = min(top, rim), min(left, rim)
+    outside[y : y + bottom - top, x : x + right - left] = False
+    grey = int(np.median(around[outside])) if outside.any() else 0
+    image.paste(grey, (left, top, right, bottom))

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from expressivegan.data import cache, decode, layout, phantom
 from expressivegan.data.decode import Fit
+from expressivegan.data.examine import parallel
 from expressivegan.data.manifest import GROUPS, Manifest, Record
-from expressivegan.data.scan import manifest_of, parallel
+from expressivegan.data.scan import manifest_of
+from expressivegan.data.store import open_store
 from expressivegan.errors import DataError, InputError
 from expressivegan.images import from_uint8
 
@@ -171,15 +173,17 @@ def _assemble(known: Manifest, root: Path, resolution: int, fit: Fit, progress: 
 
 
 def _decoded(known: Manifest, resolution: int, fit: Fit, progress: bool) -> Iterator[UInt8Array]:
+    store = open_store(known.root)
+
     def one(record: Record) -> UInt8Array:
-        path = known.root / record.path
         try:
-            data = decode.read_bytes(path)
+            data = store.read(record.path)
             if decode.sha256(data) != record.sha256:
                 raise decode.UnusableError("its contents changed after the manifest was written")
-            return decode.load_pixels(data, resolution, fit)
+            return decode.load_pixels(data, resolution, fit, record.crop, record.masks)
         except decode.UnusableError as error:
-            raise DataError(f"{path}: {error}; read the folder again, or make a new manifest") from None
+            where = known.root / record.path
+            raise DataError(f"{where}: {error}; read the folder again, or make a new manifest") from None
 
     for pixels in parallel(one, known.records, f"Decoding to {resolution} px", progress):
         yield pixels[None]

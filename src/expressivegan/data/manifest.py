@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,13 +17,18 @@ from typing import Any
 from expressivegan.errors import DataError
 
 FORMAT = "expressivegan-manifest"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)  # version 1 lacks the optional fields of a record, and changes
 GROUPS = ("train", "judge", "reference", "test")
 
 
-@dataclass(frozen=True)
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom, as shares of width and height of the upright picture, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """One usable image."""
+    """One usable image. The optional fields are left out of the file where they hold their defaults."""
 
     path: str
     """File, relative to the manifest's root, with forward slashes."""
@@ -42,9 +47,60 @@ class Record:
     """Pillow's name of the pixel format in the file."""
     sha256: str
     """Of the file's bytes."""
+    bytes: int = 0
+    """Size of the file; 0 where that means nothing, as for phantoms."""
+    quality: int | None = None
+    """JPEG quality, 1..100, estimated from the quantisation tables; None for other files."""
+    sex: str | None = None
+    """As the data set says: "F", "M"."""
+    age: float | None = None
+    """Years."""
+    crop: Box | None = None
+    """The part of the picture that is used; None: all of it."""
+    masks: tuple[Box, ...] = ()
+    """Parts, in shares of the uncropped picture, that are painted over with the grey around them."""
+
+    @property
+    def pixel_key(self) -> str:
+        """What the pixels depend on: the file's hash, and the edits."""
+        if self.crop is None and not self.masks:
+            return self.sha256
+        return hashlib.sha256(json.dumps([self.sha256, self.crop, self.masks]).encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, without those that hold their defaults."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Record":
+        """What `as_json` gave. Raises TypeError or ValueError for other fields or values."""
+        crop, masks = row.get("crop"), row.get("masks", ())
+        edits = {"crop": None if crop is None else _box(crop), "masks": tuple(_box(b) for b in masks)}
+        return cls(**{**row, **edits})
 
 
-@dataclass(frozen=True)
+def _box(values: Any) -> Box:
+    left, top, right, bottom = (float(v) for v in values)
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(f"box {values} must be left < right and top < bottom within 0..1")
+    return left, top, right, bottom
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that `fix` did to one image, with all it takes to undo it."""
+
+    kind: str
+    """"duplicate", "leak", "marker", "border" or "geometry"."""
+    path: str
+    before: dict[str, Any] | None
+    """The fields of the record that changed, as they were; the whole record where it was dropped."""
+    after: dict[str, Any] | None
+    """The same fields, as they are; None where the record was dropped."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """One file that was found and is not used."""
 
@@ -81,17 +137,19 @@ class Manifest:
     """False where every image had to be taken for a patient of its own."""
     records: tuple[Record, ...]
     rejected: tuple[Rejected, ...] = ()
+    changes: tuple[Change, ...] = ()
+    """What was done to the manifest since the folder was read, in order."""
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the classes and the sorted (label, patient, group, sha256) of all records; paths don't count."""
-        rows = sorted((r.label, r.patient, r.group, r.sha256) for r in self.records)
+        """SHA-256 over the classes and the sorted (label, patient, group, pixel key) of all records, not over paths."""
+        rows = sorted((r.label, r.patient, r.group, r.pixel_key) for r in self.records)
         return hashlib.sha256(json.dumps([list(self.classes), rows]).encode()).hexdigest()
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over the files' hashes in the order of the records: what the pixels depend on, and nothing else."""
-        return hashlib.sha256("\n".join(r.sha256 for r in self.records).encode()).hexdigest()
+        """SHA-256 over the pixel keys in the order of the records: what the pixels depend on, and nothing else."""
+        return hashlib.sha256("\n".join(r.pixel_key for r in self.records).encode()).hexdigest()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per group and class: counts()["train"]["NORMAL"]."""
@@ -116,7 +174,9 @@ class Manifest:
             "images": len(self.records),
             "rejected": len(self.rejected),
         }
-        lines: list[dict[str, Any]] = [header, *(asdict(r) for r in self.records)]
+        lines: list[dict[str, Any]] = [header, *(r.as_json() for r in self.records)]
+        lines += [{"change": c.kind, "path": c.path, "before": c.before, "after": c.after, "why": c.why}
+                  for c in self.changes]  # fmt: skip
         lines += [{"rejected": r.path, "reason": r.reason} for r in self.rejected]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         try:
@@ -146,18 +206,22 @@ class Manifest:
         header = json.loads(first)
         if header.get("format") != FORMAT:
             raise ValueError(f"its first line does not say format={FORMAT!r}")
-        if header["version"] != VERSION:
+        if header["version"] not in _READABLE:
             raise DataError(f"{path} has manifest version {header['version']}, this program reads {VERSION}; remake it")
-        names = {f.name for f in fields(Record)}
-        records, rejected = [], []
+        needed = {f.name for f in fields(Record) if f.default is MISSING}
+        allowed = {f.name for f in fields(Record)}
+        records, rejected, changes = [], [], []
         for number, line in enumerate(rest.splitlines(), start=2):
             row = json.loads(line)
             if "rejected" in row:
                 rejected.append(Rejected(row["rejected"], row["reason"]))
                 continue
-            if set(row) != names:
+            if "change" in row:
+                changes.append(Change(row["change"], row["path"], row["before"], row["after"], row["why"]))
+                continue
+            if not needed <= set(row) <= allowed:
                 raise ValueError(f"line {number} has the fields {sorted(row)}")
-            record = Record(**row)
+            record = Record.from_json(row)
             pure = PurePosixPath(record.path)
             if pure.is_absolute() or ".." in pure.parts or Path(record.path).is_absolute():
                 raise ValueError(f"line {number} names {record.path!r}, which leaves the root")
@@ -172,6 +236,7 @@ class Manifest:
             patients_known=bool(header["patients_known"]),
             records=tuple(records),
             rejected=tuple(rejected),
+            changes=tuple(changes),
         )
         if manifest.data_hash != header["data_hash"] or len(records) != header["images"]:
             raise ValueError("its lines do not match the data_hash of its header")

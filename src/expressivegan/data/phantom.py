@@ -19,9 +19,9 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from expressivegan.data import split
+from expressivegan.data.examine import parallel
 from expressivegan.data.layout import KERMANY_CLASSES
 from expressivegan.data.manifest import Manifest, Record
-from expressivegan.data.scan import parallel
 from expressivegan.errors import DataError, InputError
 from expressivegan.streams import derive_seed
 

@@ -1,27 +1,16 @@
 """A folder → its manifest: every file opened once, every refusal named, every patient dealt to one group."""
 
-import os
-import sys
 import warnings
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from expressivegan.data import decode, layout, split
-from expressivegan.data.layout import Found, Layout, Listing
+from expressivegan.data import layout, split
+from expressivegan.data.examine import examine
+from expressivegan.data.layout import Layout, Listing
 from expressivegan.data.manifest import Manifest, Record, Rejected
+from expressivegan.data.store import FolderStore
 from expressivegan.errors import DataError
-
-T = TypeVar("T")
-R = TypeVar("R")
-_WINDOW = 256  # images in flight: bounds the memory, and lets an interruption through
 
 
 def read_manifest(
@@ -79,7 +68,7 @@ def manifest_of(
             stacklevel=3,
         )
     root = (directory / plan.base).resolve()
-    records, rejected = _examine(root, plan, progress)
+    records, rejected = examine(FolderStore(root), plan, progress)
     _check_classes(plan, records, rejected, root)
     records = _deal(records, split.group_fractions(fractions, carve_test=not plan.has_test), seed, directory)
     return Manifest(
@@ -91,55 +80,6 @@ def manifest_of(
         records=tuple(records),
         rejected=tuple(sorted([*plan.rejected, *rejected], key=lambda r: r.path)),
     )
-
-
-def workers() -> int:
-    """Threads for decoding. Threads suffice: Pillow gives the interpreter free while it decodes and resizes."""
-    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(32, available)
-
-
-def parallel(function: Callable[[T], R], items: Sequence[T], what: str, progress: bool) -> Iterator[R]:
-    """Maps in threads, in order, with a bar and a bounded number of results in memory."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    shown = Progress(*columns, console=console, disable=not (progress and console.is_terminal), transient=True)
-    with shown as bar, ThreadPoolExecutor(workers()) as pool, decode.strict_decoding():
-        task = bar.add_task(what, total=len(items))
-        pending = deque(pool.submit(function, item) for item in items[:_WINDOW])
-        rest = iter(items[_WINDOW:])
-        try:
-            while pending:
-                yield pending.popleft().result()
-                bar.advance(task)
-                pending.extend(pool.submit(function, item) for item in islice(rest, 1))
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def _examine(root: Path, plan: Layout, progress: bool) -> tuple[list[Record], list[Rejected]]:
-    found = sorted(plan.found, key=lambda f: f.path)
-
-    def one(item: Found) -> decode.Facts | str:
-        try:
-            return decode.inspect(root / item.path)
-        except decode.UnusableError as error:
-            return str(error)
-
-    records, rejected = [], []
-    for item, facts in zip(found, parallel(one, found, "Examining images", progress), strict=True):
-        if isinstance(facts, str):
-            rejected.append(Rejected(item.path, facts))
-            continue
-        of = (item.path, item.label, item.patient, item.split)
-        records.append(Record(*of, "train", facts.width, facts.height, facts.mode, facts.sha256))
-    labels: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        labels[record.sha256].add(record.label)
-    doubtful = {r.path: sorted(labels[r.sha256]) for r in records if len(labels[r.sha256]) > 1}
-    rejected += [Rejected(path, f"the same file stands under {' and '.join(of)}") for path, of in doubtful.items()]
-    return [r for r in records if r.path not in doubtful], rejected
 
 
 def _check_classes(plan: Layout, records: list[Record], rejected: list[Rejected], root: Path) -> None:

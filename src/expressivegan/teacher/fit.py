@@ -25,10 +25,11 @@ from expressivegan.data import ImageSet
 from expressivegan.devices import Device, Precision, make_fabric
 from expressivegan.errors import DataError, InputError, TrainingError
 from expressivegan.images import from_uint8, grid, overlay, save_png
+from expressivegan.intervals import Interval, bootstrap
 from expressivegan.streams import Streams, derive_seed
 from expressivegan.teacher.backbone import XRV_PREFIX, load_xrv
 from expressivegan.teacher.cam import CXR_CAM_Teacher, Merge
-from expressivegan.teacher.metrics import Interval, as_json, bootstrap, classification_report, confusion
+from expressivegan.teacher.metrics import as_json, classification_report, confusion
 from expressivegan.warp import random_affine, warp
 
 Progress = Callable[[int, int, str], None]

@@ -1,0 +1,1 @@
+"""Results → pages that one can read."""
