@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -72,11 +72,7 @@ def examine(store: Store, plan: Layout, progress: bool) -> tuple[list[Record], l
                 facts.sha256,
                 bytes=facts.bytes,
                 quality=facts.quality,
+                official=item.official,
             )
         )
-    labels: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        labels[record.sha256].add(record.label)
-    doubtful = {r.path: sorted(labels[r.sha256]) for r in records if len(labels[r.sha256]) > 1}
-    rejected += [Rejected(path, f"the same file stands under {' and '.join(of)}") for path, of in doubtful.items()]
-    return [r for r in records if r.path not in doubtful], rejected
+    return records, rejected

@@ -14,8 +14,11 @@ from expressivegan.errors import DataError, InputError
 
 KERMANY_CLASSES = ("NORMAL", "BACTERIA", "VIRUS")
 _KERMANY_FOLDERS = ("NORMAL", "PNEUMONIA")
-_TRAIN_NAMES = ("train", "training", "val", "valid", "validation")  # Kaggle's val belongs to the training patients
-_TEST_NAMES = ("test", "testing")
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),  # Kaggle's val belongs to the training patients
+    "test": ("test", "testing"),
+}
 _OUTSIDE = "stands outside the class folders"
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 
@@ -47,6 +50,9 @@ class Found:
     label: str
     patient: str
     split: str
+    """"train" or "test"."""
+    official: str | None = None
+    """The folder's own split: "train", "val" or "test"."""
 
 
 @dataclass
@@ -188,7 +194,7 @@ def _kermany(listing: Listing, base: str, pattern: "re.Pattern[str] | None") -> 
                 raise DataError(f"class {folder} has no image in {prefix}{split}/{folder}; fill or remove the folder")
             for file in files:
                 path = f"{split}/{folder}/{file}"
-                found = _kermany_file(path, folder, "test" if split == "test" else "train", pattern)
+                found = _kermany_file(path, folder, split, pattern)
                 if isinstance(found, Found):
                     layout.found.append(found)
                 else:
@@ -216,7 +222,7 @@ def _kermany_file(path: str, folder: str, split: str, pattern: "re.Pattern[str] 
         patient = given and given[1]
     if not patient:
         return Rejected(path, "its name holds no patient number")
-    return Found(path, label, patient, split)
+    return Found(path, label, patient, "test" if split == "test" else "train", split)
 
 
 def _folder(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> Layout:
@@ -233,15 +239,13 @@ def _folder(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> L
             f"{name} has no class folders ({len(_below(listing, base))} files); lay it out as class/image.png "
             "or train/class/image.png and test/class/image.png"
         )
-    split_of = {f: "train" for f in top if f.lower() in _TRAIN_NAMES} | {
-        f: "test" for f in top if f.lower() in _TEST_NAMES
-    }
-    is_split = set(split_of) == set(top) and "train" in split_of.values()
+    split_of = {f: name for name, known in _SPLIT_NAMES.items() for f in top if f.lower() in known}
+    is_split = set(split_of) == set(top) and not {"train", "val"}.isdisjoint(split_of.values())
     prefix = f"{base}/" if base else ""
-    places: dict[str, list[tuple[str, str]]] = defaultdict(list)  # class → (folder, split)
+    places: dict[str, list[tuple[str, str | None]]] = defaultdict(list)  # class → (folder, split)
     for folder in top if is_split else [""]:
         for label in listing.within(f"{prefix}{folder}".rstrip("/")):
-            places[label].append((f"{folder}/{label}".lstrip("/"), split_of.get(folder, "train")))
+            places[label].append((f"{folder}/{label}".lstrip("/"), split_of.get(folder)))
     if not places:
         raise DataError(f"{name} has no class folders in {', '.join(top)}; lay it out as train/class/image.png")
     reference = reference_class(tuple(places))
@@ -250,7 +254,8 @@ def _folder(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> L
     layout = Layout("folder", base, classes, pattern is not None, has_test)
     taken: set[str] = set()
     for label, folders in places.items():
-        for folder, split in folders:
+        for folder, official in folders:
+            split = "test" if official == "test" else "train"
             files = [f"{folder}/{f}" for f in _below(listing, prefix + folder)]
             if not files:
                 raise DataError(f"class {label} has no image in {prefix}{folder}; fill or remove the folder")
@@ -259,10 +264,10 @@ def _folder(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> L
                 given = pattern.search(path) if pattern else None
                 if pattern is None:
                     # The whole path, since 001.png may stand in every class folder and is not one child.
-                    layout.found.append(Found(path, label, str(PurePosixPath(path).with_suffix("")), split))
+                    layout.found.append(Found(path, label, str(PurePosixPath(path).with_suffix("")), split, official))
                 elif given is None or not given[1]:
                     layout.rejected.append(Rejected(path, "patient_regex finds no patient in its path"))
                 else:
-                    layout.found.append(Found(path, label, given[1], split))
+                    layout.found.append(Found(path, label, given[1], split, official))
     layout.rejected += [Rejected(f, _OUTSIDE) for f in _below(listing, base) if f not in taken]
     return layout

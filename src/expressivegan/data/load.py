@@ -146,19 +146,24 @@ def load_images(
     return _assemble(known, root, resolution, fit, progress)
 
 
-def _assemble(known: Manifest, root: Path, resolution: int, fit: Fit, progress: bool) -> ImageSet:
+def pixels_of(
+    known: Manifest, root: Path, resolution: int, fit: Fit, progress: bool
+) -> tuple[UInt8Array, UInt8Array | None]:
+    """uint8 (N, H, W) images of a manifest from the cache at `root`, and of phantoms the masks; made if missing."""
     shape = (len(known.records), resolution, resolution)
     check = shape[0] * resolution**2 <= _CHECKED_BYTES
-    masks: UInt8Array | None = None
     if known.source == "phantom":
         name = f"phantom-{known.content_hash[:20]}-{resolution}"
         both = cache.array(
             root, name, (shape[0], 2, *shape[1:]), lambda: phantom.rows(known, resolution, progress), check
         )
-        images, masks = both[:, 0], both[:, 1]
-    else:
-        name = f"{known.content_hash[:20]}-{resolution}-{fit}"
-        images = cache.array(root, name, shape, lambda: _decoded(known, resolution, fit, progress), check)
+        return both[:, 0], both[:, 1]
+    name = f"{known.content_hash[:20]}-{resolution}-{fit}"
+    return cache.array(root, name, shape, lambda: _decoded(known, resolution, fit, progress), check), None
+
+
+def _assemble(known: Manifest, root: Path, resolution: int, fit: Fit, progress: bool) -> ImageSet:
+    images, masks = pixels_of(known, root, resolution, fit, progress)
     number = {label: i for i, label in enumerate(known.classes)}
     return ImageSet(
         images=images,

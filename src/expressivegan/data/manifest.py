@@ -51,6 +51,8 @@ class Record:
     """Size of the file; 0 where that means nothing, as for phantoms."""
     quality: int | None = None
     """JPEG quality, 1..100, estimated from the quantisation tables; None for other files."""
+    official: str | None = None
+    """The split that the data set itself puts it in ("train", "val", "test"), None where it brings none."""
     sex: str | None = None
     """As the data set says: "F", "M"."""
     age: float | None = None

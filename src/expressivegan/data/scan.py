@@ -2,12 +2,13 @@
 
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from expressivegan.data import layout, split
 from expressivegan.data.examine import examine
-from expressivegan.data.layout import Layout, Listing
+from expressivegan.data.layout import Listing
 from expressivegan.data.manifest import Manifest, Record, Rejected
 from expressivegan.data.store import FolderStore
 from expressivegan.errors import DataError
@@ -48,29 +49,16 @@ def read_manifest(
     return manifest_of(directory, layout.look(directory), seed, fractions, patient_regex, progress)
 
 
-def manifest_of(
-    directory: Path,
-    listing: Listing,
-    seed: int,
-    fractions: tuple[float, float, float],
-    patient_regex: str | None,
-    progress: bool,
-) -> Manifest:
-    """`read_manifest` for a folder that has been listed already."""
-    split.group_fractions(fractions, carve_test=False)  # a wrong argument shall not cost a scan
+def survey(directory: Path, listing: Listing, patient_regex: str | None, progress: bool) -> Manifest:
+    """Everything readable in a folder as it lies there: not dealt to groups, nothing moved, contradictions kept.
+
+    The doctor looks at this; `manifest_of` makes of it what may be trained on.
+    """
     if not listing.files:
         raise DataError(f"directory (={str(directory)!r}) holds no files; give the folder that holds the images")
     plan = layout.recognise(listing, str(directory), patient_regex)
-    if not plan.patients_known:
-        warnings.warn(
-            f"{directory}: nothing says which patient an image belongs to, so EVERY IMAGE COUNTS AS A PATIENT. If some "
-            "show the same patient, groups leak into each other and every evaluation is too good; give patient_regex.",
-            stacklevel=3,
-        )
     root = (directory / plan.base).resolve()
     records, rejected = examine(FolderStore(root), plan, progress)
-    _check_classes(plan, records, rejected, root)
-    records = _deal(records, split.group_fractions(fractions, carve_test=not plan.has_test), seed, directory)
     return Manifest(
         source=plan.source,
         root=root,
@@ -82,9 +70,43 @@ def manifest_of(
     )
 
 
-def _check_classes(plan: Layout, records: list[Record], rejected: list[Rejected], root: Path) -> None:
+def manifest_of(
+    directory: Path,
+    listing: Listing,
+    seed: int,
+    fractions: tuple[float, float, float],
+    patient_regex: str | None,
+    progress: bool,
+) -> Manifest:
+    """`read_manifest` for a folder that has been listed already."""
+    split.group_fractions(fractions, carve_test=False)  # a wrong argument shall not cost a scan
+    seen = survey(directory, listing, patient_regex, progress)
+    if not seen.patients_known:
+        warnings.warn(
+            f"{directory}: nothing says which patient an image belongs to, so EVERY IMAGE COUNTS AS A PATIENT. If some "
+            "show the same patient, groups leak into each other and every evaluation is too good; give patient_regex.",
+            stacklevel=3,
+        )
+    records, doubtful = _without_contradictions(seen.records)
+    rejected = tuple(sorted([*seen.rejected, *doubtful], key=lambda r: r.path))
+    _check_classes(seen.classes, records, rejected, seen.root)
+    has_test = any(r.official == "test" for r in seen.records)
+    records = _deal(records, split.group_fractions(fractions, carve_test=not has_test), seed, directory)
+    return replace(seen, records=tuple(records), rejected=rejected)
+
+
+def _without_contradictions(records: Sequence[Record]) -> tuple[list[Record], list[Rejected]]:
+    labels: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        labels[record.sha256].add(record.label)
+    doubtful = {r.path: sorted(labels[r.sha256]) for r in records if len(labels[r.sha256]) > 1}
+    rejected = [Rejected(path, f"the same file stands under {' and '.join(of)}") for path, of in doubtful.items()]
+    return [r for r in records if r.path not in doubtful], rejected
+
+
+def _check_classes(classes: Sequence[str], records: Sequence[Record], rejected: Sequence[Rejected], root: Path) -> None:
     usable = {r.label for r in records if r.split == "train"}
-    for label in plan.classes:
+    for label in classes:
         if label not in usable:
             why = f"; {len(rejected)} files were rejected, the first: {rejected[0].reason}" if rejected else ""
             raise DataError(f"class {label} has no usable image for training in {root}{why}")
