@@ -1,7 +1,7 @@
 """Figures with their 95% intervals, by drawing patients with replacement."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,3 +42,59 @@ def bootstrap(
     found = np.asarray(values, dtype=np.float64)
     low, high = np.nanpercentile(found, [2.5, 97.5]) if np.isfinite(found).any() else (np.nan, np.nan)
     return Interval(statistic(np.arange(len(inverse))), float(low), float(high))
+
+
+def auc_interval(
+    truth: npt.NDArray[np.bool_], score: npt.NDArray[Any], patients: Sequence[str], rounds: int = 500, seed: int = 0
+) -> Interval:
+    """Area under the ROC curve with its interval over patients.
+
+    Equal to `bootstrap` of scikit-learn's `roc_auc_score`, without sorting anew in every round. Ties count half.
+
+    Args:
+        truth: (N,) whether each image is a positive.
+        score: (N,) higher means rather positive.
+        patients: N names; they are drawn, not images.
+        rounds: number of draws.
+        seed: of the draws.
+
+    Returns:
+        NaN where there are no positives or no negatives.
+
+    >>> auc_interval(np.array([False, True, False, True]), np.array([1, 2, 2, 3]), "abcd", rounds=2).value
+    0.875
+    """
+    names, of = np.unique(np.asarray(list(patients)), return_inverse=True)
+    order = np.argsort(score, kind="stable")
+    _, starts = np.unique(np.asarray(score)[order], return_index=True)
+    positive = np.asarray(truth, bool)[order]
+    of = of[order]
+
+    def auc(weights: Floats) -> float:
+        ups = np.add.reduceat(weights * positive, starts)
+        downs = np.add.reduceat(weights * ~positive, starts)
+        total = ups.sum() * downs.sum()
+        return float((ups * (np.cumsum(downs) - downs / 2)).sum() / total) if total else float("nan")
+
+    rng = np.random.default_rng(seed)
+    drawn = [
+        auc(np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[of].astype(np.float64))
+        for _ in range(rounds)
+    ]
+    found = np.asarray(drawn)
+    low, high = np.nanpercentile(found, [2.5, 97.5]) if np.isfinite(found).any() else (np.nan, np.nan)
+    return Interval(auc(np.ones(len(of))), float(low), float(high))
+
+
+def share_interval(successes: int, n: int) -> Interval:
+    """Share with its 95% interval (Wilson, JASA 22, 1927); NaN for n = 0.
+
+    >>> str(share_interval(8, 10))
+    '0.800 [0.490, 0.943]'
+    """
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    z, p = 1.959964, successes / n
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return Interval(p, max(0.0, float(middle - half) / scale), min(1.0, float(middle + half) / scale))
