@@ -8,6 +8,7 @@ import matplotlib as mpl
 import pytest
 import torch
 
+from command_line import Refused, call, tree
 from expressivegan.data import ImageSet
 from expressivegan.teacher import CXR_CAM_Teacher
 from tiny import phantom_set, tiny_teacher
@@ -47,3 +48,24 @@ def phantoms(_own_cache: None) -> ImageSet:
 def teacher() -> CXR_CAM_Teacher:
     """An unfitted compact teacher at 32 px, the same in every test."""
     return tiny_teacher()
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """refused(*argv): exit code 2, no traceback, nothing written; returns the sentence."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: object, lines: int = 1) -> str:
+        before = tree(tmp_path)
+        capsys.readouterr()
+        assert call(*argv) == 2
+        assert tree(tmp_path) == before, "something was written"
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err + said.out
+        last = said.err.splitlines()[-lines:]
+        assert last[0].startswith("expressivegan: "), said.err
+        if lines == 1 and len(said.err.splitlines()) > 1:  # what the data hold may stand above
+            assert "phantom" in said.err
+        return last[0]
+
+    return run

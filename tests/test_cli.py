@@ -3,7 +3,6 @@
 import json
 import re
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from expressivegan import cli, commands
+from command_line import Refused, call, tree
+from expressivegan import cli, commands, data_commands
 from expressivegan.checkpoint import load_checkpoint, save_model
 from expressivegan.synthesis import read_provenance
 from expressivegan.teacher.fit import write_teacher
@@ -22,41 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*EVERY IMAGE COUNTS AS A PATIEN
 
 SMALL = ["--resolution", "32", "--width", "8", "--min-width", "4", "--z-dim", "8", "--batch", "4", "--precision",
          "32-true", "--device", "cpu"]  # fmt: skip
-Refused = Callable[..., str]
-
-
-def call(*argv: object) -> int:
-    """The exit code of a command line."""
-    with warnings.catch_warnings():
-        try:
-            return cli.main([str(a) for a in argv])
-        except SystemExit as stop:
-            return stop.code if isinstance(stop.code, int) else 1
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
-
-
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """refused(*argv): exit code 2, no traceback, nothing written; returns the sentence."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv: object, lines: int = 1) -> str:
-        before = tree(tmp_path)
-        capsys.readouterr()
-        assert call(*argv) == 2
-        assert tree(tmp_path) == before, "something was written"
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err + said.out
-        last = said.err.splitlines()[-lines:]
-        assert last[0].startswith("expressivegan: "), said.err
-        if lines == 1 and len(said.err.splitlines()) > 1:  # what the data hold may stand above
-            assert "phantom" in said.err
-        return last[0]
-
-    return run
 
 
 @pytest.fixture
@@ -82,24 +47,31 @@ def pictures(folder: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["data"], ["teach", "--out", "new/t"], ["train", "--out", "new/run", "--teacher", "none"]]
+    "command",
+    [
+        ["data", "show"],
+        ["teach", "--out", "new/t", "--data"],
+        ["train", "--out", "new/run", "--teacher", "none", "--data"],
+    ],
 )
 def test_a_missing_folder(refused: Refused, command: list[str]) -> None:
-    said = refused(*command, "--data", "no/such/folder")
+    said = refused(*command, "no/such/folder")
     assert "no/such/folder" in said
 
 
-@pytest.mark.parametrize("command", [["data"], ["teach", "--out", "t"], ["train", "--out", "run"]])
+@pytest.mark.parametrize(
+    "command", [["data", "show"], ["teach", "--out", "t", "--data"], ["train", "--out", "run", "--data"]]
+)
 def test_an_empty_class_folder(refused: Refused, tmp_path: Path, command: list[str]) -> None:
     pictures(tmp_path / "set" / "A", 12)
     (tmp_path / "set" / "B").mkdir()
-    assert re.search(r"\bB\b", refused(*command, "--data", tmp_path / "set"))
+    assert re.search(r"\bB\b", refused(*command, tmp_path / "set"))
 
 
 def test_a_folder_without_a_picture(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "set" / "A").mkdir(parents=True)
     (tmp_path / "set" / "A" / "x.png").write_text("no picture")
-    refused("data", "--data", tmp_path / "set")
+    refused("data", "show", tmp_path / "set")
 
 
 def test_a_file_that_is_no_manifest(refused: Refused, tmp_path: Path) -> None:
@@ -218,7 +190,7 @@ def test_teach_takes_nobodys_files_away(refused: Refused, tmp_path: Path) -> Non
 
 def test_a_manifest_that_cannot_be_written(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    assert "file" in refused("data", "--data", "phantom:30", "--out", "file/manifest.jsonl")
+    assert "file" in refused("data", "show", "phantom:30", "--out", "file/manifest.jsonl")
 
 
 def test_the_demo_overwrites_nothing(refused: Refused, tmp_path: Path) -> None:
@@ -257,9 +229,12 @@ def test_a_longer_run_may_be_as_long_as_the_preset_says(monkeypatch: pytest.Monk
 # --- help and dry run -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["data", "teach", "train", "generate", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["data show", "data doctor", "data fix", "data prepare", "data download", "teach", "train", "generate", "demo"],
+)
 def test_help_says_what_the_defaults_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(command, "--help") == 0
+    assert call(*command.split(), "--help") == 0
     said = capsys.readouterr().out
     assert "default" in said
     assert "--out" in said
@@ -293,8 +268,8 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "data", interrupted)
-    assert call("data", "--data", "phantom:30") == 130
+    monkeypatch.setattr(data_commands, "show", interrupted)
+    assert call("data", "show", "phantom:30") == 130
     assert capsys.readouterr().err == "expressivegan: interrupted\n"
 
 
@@ -306,7 +281,7 @@ def test_teach_train_resume_generate(
 ) -> None:
     monkeypatch.setattr(commands, "write_teacher", partial(write_teacher, rounds=30))
     data, run = ["--data", "phantom:200"], tmp_path / "run"
-    assert call("data", *data, "--out", tmp_path / "manifest.jsonl") == 0
+    assert call("data", "show", "phantom:200", "--out", tmp_path / "manifest.jsonl") == 0
     assert (tmp_path / "manifest.jsonl").stat().st_size > 1000
     assert call("teach", *data, "--out", tmp_path / "t", "--resolution", "32", "--epochs", "2", "--device", "cpu") == 0
     report = json.loads((tmp_path / "t" / "report.json").read_text())

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Suppress, subcommand
 
 from expressivegan import commands
+from expressivegan.cli_data import Data
 from expressivegan.config import PRESETS, TrainConfig, preset
 from expressivegan.console import console
 from expressivegan.devices import Device
@@ -18,23 +19,6 @@ from expressivegan.errors import ExpressiveGANError, InputError
 from expressivegan.teacher.fit import TeachConfig
 
 Fit = Literal["stretch", "pad", "crop"]
-
-
-@dataclass
-class Data:
-    """Show what a folder of X-rays holds, and write its manifest."""
-
-    data: str
-    """Folder of X-rays (Kermany's layout or one folder a class), a saved manifest, or phantom[:COUNT]."""
-    out: Path | None = None
-    """Where to write the manifest (path, label, patient, split, group, size, mode, SHA-256; JSON lines)."""
-    patient_regex: str | None = None
-    """Regular expression with one group that finds the patient in a file's path."""
-    seed: int = 0
-    """Of the deal of patients into training, judging and reference groups."""
-
-    def run(self) -> None:
-        commands.data(self.data, self.out, self.patient_regex, self.seed)
 
 
 @dataclass
@@ -180,7 +164,7 @@ def _train_default(argv: Sequence[str]) -> Train:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `expressivegan`. Returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Entry point of `expressivegan`. Returns 0, 1 for data worse than allowed, 2 for a mistake, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = lambda message, *a, **k: console.print(f"[yellow]warning:[/yellow] {message}")
     try:
@@ -192,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Demo, subcommand("demo")]
         )
         command = tyro.cli(Command, args=argv, prog="expressivegan", description=__doc__ and _ABOUT)
-        command.run()
+        return command.run() or 0
     except ExpressiveGANError as error:
         print(f"expressivegan: {error}", file=sys.stderr)
         return 2
@@ -211,7 +195,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"expressivegan: {where}{error.strerror}", file=sys.stderr)
         return 2
-    return 0
 
 
 _ABOUT = "Labelled synthetic chest X-rays with attention maps that act. Not for diagnosis."

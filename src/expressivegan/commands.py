@@ -18,6 +18,7 @@ from expressivegan.config import TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
+from expressivegan.data_commands import data_table
 from expressivegan.devices import Device, Precision, make_fabric, resolve_device
 from expressivegan.errors import InputError
 from expressivegan.evaluation import collapse_report
@@ -39,33 +40,6 @@ class Stopped(Exception):  # noqa: N818
     """The user stopped a run that can go on; the message says how."""
 
 
-def data(source: str, out: Path | None, patient_regex: str | None, seed: int) -> None:
-    """Prints classes × groups and the rejected files; writes the manifest."""
-    images = load_images(source, 64, seed=seed, patient_regex=patient_regex)
-    _data_table(images)
-    if out is not None:
-        images.manifest.write(out)
-        console.print(f"manifest: {out}")
-
-
-def _data_table(images: ImageSet) -> None:
-    table = Table(title=f"{images.manifest.source}: {len(images)} images, data hash {images.data_hash[:12]}")
-    table.add_column("group")
-    table.add_column("patients", justify="right")
-    for name in images.classes:
-        table.add_column(name, justify="right")
-    for group in ("train", "judge", "reference", "test"):
-        chosen = images.indices(group)
-        counts = [str(int((images.labels[chosen] == k).sum())) for k in range(len(images.classes))]
-        table.add_row(group, str(len(set(images.patients[chosen]))), *counts)
-    console.print(table)
-    rejected = images.manifest.rejected
-    for item in rejected[:10]:
-        console.print(f"[yellow]left out:[/yellow] {item.path}: {item.reason}", highlight=False)
-    if len(rejected) > 10:
-        console.print(f"… and {len(rejected) - 10} more; the manifest lists them all")
-
-
 def teach(
     source: str, out: Path, resolution: int, fit: str, config: TeachConfig, device: Device, precision: Precision
 ) -> None:
@@ -73,7 +47,7 @@ def teach(
     check_model_directory(out)
     with new_directory(out.parent):
         images = load_images(source, resolution, fit=fit)  # type: ignore[arg-type]
-        _data_table(images)
+        data_table(images)
         _fit(images, out, config, device, precision)
 
 
@@ -189,7 +163,7 @@ def train(
         return TrainResult(0, 0, out, False, [])
     with new_directory(out):
         images = load_images(source, config.resolution, fit=config.fit)
-        _data_table(images)
+        data_table(images)
         guide, name = _guide(images, teacher, out, device)
         _remember(source, out)
         return _run(images, config, out, guide, name, minutes, False, device)
@@ -302,7 +276,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     make_directory(out)
     settings = preset("demo").config
     images = load_images(_DEMO_DATA, settings.resolution)
-    _data_table(images)
+    data_table(images)
     _fit(images, out / "teacher", replace(TeachConfig(), epochs=6), device, "auto")
     run = out / "run"
     guide, name = _guide(images, str(out / "teacher"), run, device)

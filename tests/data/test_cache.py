@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def refuse(*_: object) -> None:
             raise AssertionError("a warm start must not read images")
 
-        for name in ("inspect", "load_pixels", "read_bytes"):
+        for name in ("inspect_and_fit", "load_pixels", "read_bytes"):
             monkeypatch.setattr(decode, name, refuse)
 
     return forbid
@@ -115,66 +116,102 @@ def test_a_damaged_manifest_is_reread(load: Callable[..., np.ndarray], tmp_path:
     assert (load() == good).all()
 
 
-def test_an_interruption_leaves_nothing(
-    load: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-    real = decode.load_pixels
-
-    def interrupted(*arguments: object) -> np.ndarray:
-        nonlocal calls
-        calls += 1
-        if calls > 5:
-            raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(decode, "load_pixels", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        load()
-    assert arrays(tmp_path, "*") == []
-    monkeypatch.setattr(decode, "load_pixels", real)
-    assert len(load()) == 16
-
-
 KILLED = """
 import os, signal, sys
 import numpy as np
-from expressivegan.data import cache
+from expressivegan.data import cache, growing
 
-def rows():
-    yield np.zeros((1, 8, 8), np.uint8)
+def rows(start):
+    yield np.full((3, 512, 512), 7, np.uint8)
+    yield np.full((64, 512, 512), 8, np.uint8)  # more than a note's worth
+    yield np.full((2, 512, 512), 9, np.uint8)
     os.kill(os.getpid(), signal.SIGKILL)
 
-cache.array(cache.cache_root(sys.argv[1]), "x", (2, 8, 8), rows)
+cache.array(cache.cache_root(sys.argv[1]), "x", (70, 512, 512), rows)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
-def test_a_killed_process_leaves_no_half_array(tmp_path: Path) -> None:
+def whole() -> np.ndarray:
+    return np.repeat(np.uint8([7, 8, 9, 10]), [3, 64, 2, 1])[:, None, None] * np.ones((512, 512), np.uint8)
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    (left,) = (tmp_path / "arrays").iterdir()
-    assert left.suffix == ".tmp"
+    assert sorted(p.name for p in (tmp_path / "arrays").iterdir()) == ["x.part", "x.rows"]
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
+@pytest.mark.parametrize("harm", ["none", "torn note", "short", "flipped", "garbage"])
+def test_a_killed_building_is_gone_on_with(killed: Path, harm: str) -> None:
+    part, notes = killed / "arrays" / "x.part", killed / "arrays" / "x.rows"
+    if harm == "torn note":
+        notes.write_text(notes.read_text() + "[69, 12")
+    elif harm == "short":
+        os.truncate(part, 1 << 20)
+    elif harm == "flipped":
+        with part.open("r+b") as file:
+            file.seek(1 << 20)
+            file.write(b"\1")
+    elif harm == "garbage":
+        notes.write_bytes(b"\xff{}[1]\n")
+    asked = []
+
+    def rows(start: int) -> list[np.ndarray]:
+        asked.append(start)
+        return [whole()[start:]]
+
+    built = cache.array(killed, "x", (70, 512, 512), rows)
+    assert (built == whole()).all()
+    assert asked == [67 if harm in ("none", "torn note") else 0]
+    assert sorted(p.name for p in (killed / "arrays").iterdir()) == ["x.json", "x.npy"]
+    cache.array(cache.cache_root(killed / "other"), "x", (70, 512, 512), lambda _: [whole()])
+    for name in ("x.json", "x.npy"):
+        assert (killed / "arrays" / name).read_bytes() == (killed / "other" / "arrays" / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
+def test_what_nobody_goes_on_with_is_swept_after_a_while(killed: Path) -> None:
+    part = killed / "arrays" / "x.part"
+    old = killed / "arrays" / "z.1.tmp"
+    old.touch()
     ones = np.ones((2, 8, 8), np.uint8)
-    assert (cache.array(tmp_path, "x", (2, 8, 8), lambda: [ones]) == 1).all()
-    assert left.exists()  # another process might still be writing it ...
-    os.utime(left, (1, 1))
-    cache.array(tmp_path, "y", (2, 8, 8), lambda: [ones])
-    assert not left.exists()  # ... but not a day later
+
+    def build(name: str, age_in_days: float) -> None:
+        for left in (part, old):
+            if left.exists():
+                os.utime(left, (time.time() - age_in_days * 86400,) * 2)
+        cache.array(killed, name, ones.shape, lambda _: [ones])
+
+    build("a", 0.5)
+    assert (part.exists(), old.exists()) == (True, True)
+    build("b", 2)
+    assert (part.exists(), old.exists()) == (True, False)
+    with cache.locked(killed, "x"):
+        build("c", 30)
+        assert part.exists()  # somebody is building on it
+    build("d", 30)
+    assert not part.exists()
 
 
 def test_several_builders_at_once(tmp_path: Path) -> None:
     root = cache.cache_root(tmp_path)
     expected = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
 
-    def rows() -> Iterator[np.ndarray]:
-        for row in expected:
+    built_by = []
+
+    def rows(start: int) -> Iterator[np.ndarray]:
+        built_by.append(start)
+        for row in expected[start:]:
             time.sleep(0.001)
             yield row[None]
 
     with ThreadPoolExecutor(6) as pool:
         built = list(pool.map(lambda _: cache.array(root, "x", expected.shape, rows), range(6)))
     assert all((one == expected).all() for one in built)
+    assert built_by == [0]  # the others waited
     assert sorted(p.name for p in (root / "arrays").iterdir()) == ["x.json", "x.npy"]
 
 
@@ -199,15 +236,35 @@ def test_a_cache_that_cannot_be_made(files: Path, tmp_path: Path) -> None:
         load_images(files, 16, cache_dir=tmp_path / "file", progress=False)
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    def rows() -> Iterator[np.ndarray]:
-        yield np.zeros((1, 8, 8), np.uint8)
+def test_a_full_disk_is_told_and_costs_nothing_that_was_done(tmp_path: Path) -> None:
+    def rows(_: int) -> Iterator[np.ndarray]:
+        yield np.zeros((70, 512, 512), np.uint8)
         raise OSError(28, "No space left on device")
 
     root = cache.cache_root(tmp_path)
     with pytest.raises(DataError, match="No space left on device"):
-        cache.array(root, "x", (2, 8, 8), rows)
-    assert list((root / "arrays").iterdir()) == []
+        cache.array(root, "x", (71, 512, 512), rows)
+    asked = []
+
+    def rest(start: int) -> list[np.ndarray]:
+        asked.append(start)
+        return [np.zeros((71 - start, 512, 512), np.uint8)]
+
+    assert not cache.array(root, "x", (71, 512, 512), rest).any()
+    assert asked == [70]
+
+
+def test_space_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("usage", (), {"free": 1_000_000})())
+    root = cache.cache_root(tmp_path)
+
+    def rows(_: int) -> list[np.ndarray]:
+        raise AssertionError("must not begin")
+
+    with pytest.raises(
+        DataError, match=r"cache_dir .* has 0\.00 GB free and x \(5000 images\) takes 0\.02 GB; free some"
+    ):
+        cache.array(root, "x", (5000, 64, 64), rows)
 
 
 def test_where_the_cache_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

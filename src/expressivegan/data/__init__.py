@@ -4,6 +4,7 @@ from expressivegan.data.decode import Fit
 from expressivegan.data.load import ImageSet, load_images
 from expressivegan.data.manifest import GROUPS, Manifest, Record, Rejected
 from expressivegan.data.phantom import Phantom, draw
+from expressivegan.data.prepare import Prepared, prepare
 from expressivegan.data.scan import read_manifest
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "ImageSet",
     "Manifest",
     "Phantom",
+    "Prepared",
     "Record",
     "Rejected",
     "draw",
     "load_images",
+    "prepare",
     "read_manifest",
 ]

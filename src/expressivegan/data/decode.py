@@ -3,9 +3,11 @@
 import hashlib
 import io
 import math
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from expressivegan.data import jpeg
 from expressivegan.data.manifest import Box
 from expressivegan.errors import InputError
 
 Fit = Literal["stretch", "pad", "crop"]
 MIN_SIDE = 16
 MAX_PIXELS = 64_000_000
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29  # 64 megapixels of 16-bit RGB take 366 MiB
+_STRIP_PIXELS = 1 << 22  # converting goes through several copies, which for the largest pictures would fill gigabytes
 RESAMPLING = Image.Resampling.BICUBIC  # Pillow widens the kernel when it shrinks, that is, it antialiases
 _DRAFT_MARGIN = 2  # libjpeg may halve as long as this many times the wanted size remains for the antialiased step
 
@@ -39,6 +43,10 @@ class Facts:
     bytes: int
     quality: int | None
     """Of a JPEG, 1..100."""
+    patient: str | None = None
+    """From the header of a DICOM file, as are sex and age."""
+    sex: str | None = None
+    age: float | None = None
 
 
 def check_fit(fit: str) -> None:
@@ -76,14 +84,21 @@ def _open(data: bytes) -> Image.Image:
         raise UnusableError(f"more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # decoders of hostile bytes raise anything
         raise UnusableError(f"unreadable header: {error}") from None
-    width, height = image.size
+    _check_size(*image.size)
+    if frames > 1:
+        raise UnusableError(f"{frames} frames in one file; save each as a file of its own")
+    return image
+
+
+def _is_dicom(data: bytes) -> bool:
+    return data[128:132] == b"DICM"  # whatever the file is called
+
+
+def _check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise UnusableError(f"{width}x{height} pixels, smaller than {MIN_SIDE}x{MIN_SIDE}")
     if width * height > MAX_PIXELS:
         raise UnusableError(f"{width * height / 1e6:.0f} megapixels, more than {MAX_PIXELS / 1e6:.0f}")
-    if frames > 1:
-        raise UnusableError(f"{frames} frames in one file; save each as a file of its own")
-    return image
 
 
 def to_grey(image: Image.Image) -> Image.Image:
@@ -95,24 +110,55 @@ def to_grey(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "L" and "transparency" not in image.info:
         return image
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):  # older Pillows open those as "I"
-        wide = np.asarray(image).astype(np.uint32)
-        tags = getattr(image, "tag_v2", None)
-        if tags is not None and tags.get(262) == 0:  # TIFF "white is zero", which Pillow honours at 8 bits only
-            wide = 65535 - wide
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-    if mode in ("I", "F"):
+    # Older Pillows open 16 bits of a PNG or PPM as "I".
+    wide = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
+    if mode in ("I", "F") and not wide:
         raise UnusableError(f"pixels of mode {mode!r} (32 bits) have no known range; save as 8 or 16 bits")
+    tags = getattr(image, "tag_v2", None)
+    white_is_zero = tags is not None and tags.get(262) == 0  # which Pillow honours at 8 bits only
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    if rows >= height:
+        return _strip_to_grey(image, wide, white_is_zero)
+    grey = Image.new("L", image.size)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        grey.paste(_strip_to_grey(strip, wide, white_is_zero), (0, top))
+    return grey
+
+
+def _strip_to_grey(image: Image.Image, wide: bool, white_is_zero: bool) -> Image.Image:
+    mode = image.mode
+    if wide:
+        pixels = np.asarray(image).astype(np.uint32)
+        if white_is_zero:
+            pixels = 65535 - pixels
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(opaque, image.convert("RGBA")).convert("L")
-    if mode in ("1", "L"):
+    if mode in ("1", "L", "RGB"):
         return image.convert("L")
     return image.convert("RGB").convert("L")
 
 
+def _decode_jpeg(data: bytes, header: jpeg.Header | None, side: int | None) -> npt.NDArray[np.uint8] | None:
+    """The same pixels as `_decode` gives, of an ordinary JPEG; None for any other file."""
+    if header is None or (side is None and header.mode != "L"):  # undrafted colours become grey by Pillow's weights
+        return None
+    _check_size(header.width, header.height)
+    return jpeg.grey(data, header, jpeg.scale((header.width, header.height), side))
+
+
 def _decode(data: bytes, side: int | None) -> Image.Image:
     """Bytes → upright 8-bit grey; a JPEG may come smaller than it is, yet not below `side` in either direction."""
+    fast = _decode_jpeg(data, jpeg.peek(data), side)
+    if fast is not None:
+        return Image.fromarray(fast)
+    if _is_dicom(data):
+        from expressivegan.data import dicom
+
+        return dicom.read(data)[0]
     image = _open(data)
     try:
         if side is not None and image.format == "JPEG":
@@ -129,9 +175,13 @@ def _decode(data: bytes, side: int | None) -> Image.Image:
 def read_bytes(path: Path) -> bytes:
     """The file's bytes. Raises UnusableError if it cannot be read or is absurdly large."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe may wait for ever
+            raise UnusableError("a folder, pipe, socket or device, not a file")
+        if status.st_size > MAX_BYTES:
             raise UnusableError(f"larger than {MAX_BYTES >> 20} MiB")
-        return path.read_bytes()
+        with path.open("rb", buffering=0) as file:  # half the time that Path.read_bytes takes over a small file
+            return file.read()
     except OSError as error:
         raise UnusableError(f"cannot be read: {error.strerror}") from None
 
@@ -142,13 +192,78 @@ def inspect(data: bytes) -> Facts:
     Raises:
         UnusableError: it is no image, damaged, too small, too large, or constant.
     """
+    return inspect_and_fit(data, ())[0]
+
+
+def inspect_and_fit(data: bytes, wanted: Sequence[tuple[int, Fit]]) -> tuple[Facts, list[npt.NDArray[np.uint8]]]:
+    """What `inspect` says, and what `load_pixels` makes of the same bytes at each (resolution, fit).
+
+    Sizes that are decoded at the same scale, as all are unless they lie far below the file's own, share the decoding.
+
+    Raises:
+        UnusableError: as `inspect`.
+    """
+    sides = [_DRAFT_MARGIN * resolution for resolution, _ in wanted] or [1]
+    header = jpeg.peek(data)
+    if header is None:
+        return _inspect_and_fit_any(data, wanted, sides)
+    size = header.width, header.height
+    decoded: dict[int, npt.NDArray[np.uint8]] = {}
+    for side in sides:
+        scale = jpeg.scale(size, side)
+        if scale not in decoded:
+            pixels = _decode_jpeg(data, header, side)
+            if pixels is None:
+                return _inspect_and_fit_any(data, wanted, sides)
+            decoded[scale] = pixels
+    sample = decoded[max(decoded)]
+    if sample[0, 0] == sample[-1, -1] and sample.min() == sample.max():  # the corners nearly always differ
+        _refuse_constant(data)
+    fitted = []
+    for side, (resolution, fit) in zip(sides, wanted, strict=False):
+        pixels = decoded[jpeg.scale(size, side)]
+        if pixels.shape != (resolution, resolution):
+            pixels = _fitted(Image.fromarray(pixels), resolution, fit)
+        fitted.append(pixels)
+    quality = _quality(header.luminance)
+    return Facts(header.width, header.height, header.mode, sha256(data), len(data), quality), fitted
+
+
+def _inspect_and_fit_any(
+    data: bytes, wanted: Sequence[tuple[int, Fit]], sides: Sequence[int]
+) -> tuple[Facts, list[npt.NDArray[np.uint8]]]:
+    if _is_dicom(data):
+        return _inspect_and_fit_dicom(data, wanted)
     header = _open(data)
-    low, high = _decode(data, side=1).getextrema()
-    if low == high:  # an eighth of the resolution may hide a difference
-        low, high = _decode(data, side=None).getextrema()
+    scales = [jpeg.scale(header.size, side) if header.format == "JPEG" else 1 for side in sides]
+    decoded: dict[int, Image.Image] = {}
+    for side, scale in zip(sides, scales, strict=True):
+        if scale not in decoded:
+            decoded[scale] = _decode(data, side)
+    low, high = decoded[max(decoded)].getextrema()
+    if low == high:
+        _refuse_constant(data)
+    facts = Facts(header.width, header.height, header.mode, sha256(data), len(data), jpeg_quality(header))
+    return facts, [_fitted(decoded[s], r, fit) for s, (r, fit) in zip(scales, wanted, strict=False)]
+
+
+def _inspect_and_fit_dicom(data: bytes, wanted: Sequence[tuple[int, Fit]]) -> tuple[Facts, list[npt.NDArray[np.uint8]]]:
+    from expressivegan.data import dicom
+
+    image, header = dicom.read(data)
+    low, high = image.getextrema()
     if low == high:
         raise UnusableError(f"constant: every pixel is {low}")
-    return Facts(header.width, header.height, header.mode, sha256(data), len(data), jpeg_quality(header))
+    person = (header.patient, header.sex, header.age)
+    facts = Facts(header.width, header.height, header.mode, sha256(data), len(data), None, *person)
+    return facts, [_fitted(image, resolution, fit) for resolution, fit in wanted]
+
+
+def _refuse_constant(data: bytes) -> None:
+    """A scaled picture may hide a difference: looks at the whole one."""
+    low, high = _decode(data, side=None).getextrema()
+    if low == high:
+        raise UnusableError(f"constant: every pixel is {low}")
 
 
 # Annex K of ITU-T T.81: the luminance table that libjpeg scales by quality.
@@ -174,7 +289,12 @@ def jpeg_quality(image: Image.Image) -> int | None:
     tables = getattr(image, "quantization", None)
     if not tables or 0 not in tables:
         return None
-    return int(np.abs(_SUMS - sum(tables[0])).argmin()) + 1
+    return _quality(sum(tables[0]))
+
+
+@lru_cache
+def _quality(luminance: int) -> int:
+    return int(np.abs(_SUMS - luminance).argmin()) + 1
 
 
 def load_pixels(
@@ -194,6 +314,10 @@ def load_pixels(
         _paint_over(image, box)
     if crop is not None:
         image = image.crop(_in_pixels(crop, image.size))
+    return _fitted(image, resolution, fit)
+
+
+def _fitted(image: Image.Image, resolution: int, fit: Fit) -> npt.NDArray[np.uint8]:
     size = (resolution, resolution)
     if fit == "pad":
         image = ImageOps.pad(image, size, RESAMPLING, color=0)

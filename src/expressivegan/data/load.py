@@ -1,7 +1,7 @@
 """A source → images in memory, or rather: in a memory map that several processes share."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from expressivegan.data import cache, decode, layout, phantom
+from expressivegan.data import cache, decode, phantom
 from expressivegan.data.decode import Fit
-from expressivegan.data.examine import parallel
+from expressivegan.data.examine import chunks, parallel
 from expressivegan.data.manifest import GROUPS, Manifest, Record
+from expressivegan.data.onepass import Target, array_name, read_once
 from expressivegan.data.scan import manifest_of
-from expressivegan.data.store import open_store
+from expressivegan.data.store import kind_of, open_store
 from expressivegan.errors import DataError, InputError
 from expressivegan.images import from_uint8
 
@@ -109,11 +110,13 @@ def load_images(
     cache_dir: Path | None = None,
     progress: bool = True,
     patient_regex: str | None = None,
+    classes: str | None = None,
 ) -> ImageSet:
     """Loads a data set at one size; decodes it the first time only.
 
     Args:
-        source: a folder (see `read_manifest`), a file that `Manifest.write` wrote, "phantom" or "phantom:COUNT".
+        source: a folder, an archive or a table (see `read_manifest`), a file that `Manifest.write` wrote, "phantom" or
+            "phantom:COUNT".
         resolution: side of the square images in pixels, 16..2048.
         fit: "stretch" to the square, "pad" with black, or "crop" the centre. Stretching writes the aspect ratio, which
             in Kermany's set tells the label, into the anatomy.
@@ -121,29 +124,54 @@ def load_images(
         cache_dir: where decoded images are kept; default $EXPRESSIVEGAN_CACHE, else the user's cache folder.
         progress: show bars on standard error (if that is a terminal).
         patient_regex: see `read_manifest`.
+        classes: see `read_manifest`.
 
     Raises:
         DataError: missing or unusable data, an unwritable cache, or files that changed after the manifest was written.
         InputError: an argument out of range.
     """
     decode.check_fit(fit)
+    check_resolution(resolution)
+    root = cache.cache_root(cache_dir)
+    known = manifest_for(source, root, [(resolution, fit)], seed, patient_regex, classes, progress)
+    return _assemble(known, root, resolution, fit, progress)
+
+
+def check_resolution(resolution: int) -> None:
+    """Raises InputError unless it is an integer from 16 to 2048."""
     if isinstance(resolution, bool) or not isinstance(resolution, int) or not 16 <= resolution <= 2048:
         raise InputError(f"resolution (={resolution!r}) must be an integer from 16 to 2048")
+
+
+def manifest_for(
+    source: str | Path,
+    root: Path,
+    targets: Sequence[Target],
+    seed: int,
+    patient_regex: str | None,
+    classes: str | None,
+    progress: bool,
+) -> Manifest:
+    """The manifest of any source; if it must be read, the arrays of `targets` are made in the same reading.
+
+    Raises:
+        DataError: missing or unusable data, or an unwritable cache.
+        InputError: an argument out of range.
+    """
     count = phantom.parse_source(source)
-    root = cache.cache_root(cache_dir)
     if count is not None:
-        return _assemble(phantom.manifest(count, seed), root, resolution, fit, progress)
+        return phantom.manifest(count, seed)
     path = Path(source)
-    if path.is_file():
-        return _assemble(Manifest.read(path), root, resolution, fit, progress)
-    listing = layout.look(path)
-    known = cache.remembered(
-        root,
-        (path.resolve(), seed, _FRACTIONS, patient_regex),
-        cache.fingerprint(listing),
-        lambda: manifest_of(path, listing, seed, _FRACTIONS, patient_regex, progress),
-    )
-    return _assemble(known, root, resolution, fit, progress)
+    if path.is_file() and kind_of(path) is None:
+        return Manifest.read(path)
+    listing = open_store(path).listing()
+
+    def read() -> Manifest:
+        made = manifest_of(path, listing, seed, _FRACTIONS, patient_regex, progress, classes=classes)
+        listing.files.clear()  # as large as the manifest, and of no use any more
+        return made
+
+    return read_once(root, path, listing, (path.resolve(), seed, _FRACTIONS, patient_regex, classes), targets, read)
 
 
 def pixels_of(
@@ -155,11 +183,15 @@ def pixels_of(
     if known.source == "phantom":
         name = f"phantom-{known.content_hash[:20]}-{resolution}"
         both = cache.array(
-            root, name, (shape[0], 2, *shape[1:]), lambda: phantom.rows(known, resolution, progress), check
+            root,
+            name,
+            (shape[0], 2, *shape[1:]),
+            lambda start: phantom.rows(replace(known, records=known.records[start:]), resolution, progress),
+            check,
         )
         return both[:, 0], both[:, 1]
-    name = f"{known.content_hash[:20]}-{resolution}-{fit}"
-    return cache.array(root, name, shape, lambda: _decoded(known, resolution, fit, progress), check), None
+    name = array_name(known, (resolution, fit))
+    return cache.array(root, name, shape, lambda start: _decoded(known, start, resolution, fit, progress), check), None
 
 
 def _assemble(known: Manifest, root: Path, resolution: int, fit: Fit, progress: bool) -> ImageSet:
@@ -177,10 +209,13 @@ def _assemble(known: Manifest, root: Path, resolution: int, fit: Fit, progress: 
     )
 
 
-def _decoded(known: Manifest, resolution: int, fit: Fit, progress: bool) -> Iterator[UInt8Array]:
+def _decoded(known: Manifest, start: int, resolution: int, fit: Fit, progress: bool) -> Iterator[UInt8Array]:
     store = open_store(known.root)
 
-    def one(record: Record) -> UInt8Array:
+    def one(records: Sequence[Record]) -> UInt8Array:
+        return np.stack([pixels(record) for record in records])
+
+    def pixels(record: Record) -> UInt8Array:
         try:
             data = store.read(record.path)
             if decode.sha256(data) != record.sha256:
@@ -190,5 +225,5 @@ def _decoded(known: Manifest, resolution: int, fit: Fit, progress: bool) -> Iter
             where = known.root / record.path
             raise DataError(f"{where}: {error}; read the folder again, or make a new manifest") from None
 
-    for pixels in parallel(one, known.records, f"Decoding to {resolution} px", progress):
-        yield pixels[None]
+    pieces = chunks(known.records[start:], resolution * resolution)
+    return parallel(one, pieces, f"Decoding to {resolution} px", progress, len)

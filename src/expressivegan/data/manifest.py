@@ -9,10 +9,13 @@ import json
 import os
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from expressivegan.errors import DataError
 
@@ -20,6 +23,8 @@ FORMAT = "expressivegan-manifest"
 VERSION = 2
 _READABLE = (1, 2)  # version 1 lacks the optional fields of a record, and changes
 GROUPS = ("train", "judge", "reference", "test")
+_LINES = 1000  # hashed at once
+_REPEATED = ("label", "patient", "split", "group", "mode", "official", "sex")
 
 
 Box = tuple[float, float, float, float]
@@ -71,14 +76,22 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """The fields, without those that hold their defaults."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+        return {name: value for name, default in _RECORD_FIELDS if (value := getattr(self, name)) != default}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Record":
         """What `as_json` gave. Raises TypeError or ValueError for other fields or values."""
-        crop, masks = row.get("crop"), row.get("masks", ())
-        edits = {"crop": None if crop is None else _box(crop), "masks": tuple(_box(b) for b in masks)}
+        edits: dict[str, Any] = {}
+        if row.get("crop") is not None:
+            edits["crop"] = _box(row["crop"])
+        if "masks" in row:
+            edits["masks"] = tuple(_box(b) for b in row["masks"])
         return cls(**{**row, **edits})
+
+
+_RECORD_FIELDS = tuple((f.name, f.default) for f in fields(Record))
+_NEEDED = frozenset(name for name, default in _RECORD_FIELDS if default is MISSING)
+_ALLOWED = frozenset(name for name, _ in _RECORD_FIELDS)
 
 
 def _box(values: Any) -> Box:
@@ -110,17 +123,30 @@ class Rejected:
     reason: str
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes under a temporary name, flushes, renames: a reader sees the old file or the new one, never half of one."""
+def _leaves(path: str) -> bool:
+    if path.startswith("/") or (".." in path and ".." in PurePosixPath(path).parts):
+        return True
+    return (":" in path or "\\" in path) and Path(path).is_absolute()  # only Windows has those
+
+
+@contextmanager
+def writing_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name when the block ends well: readers see the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes under a temporary name, flushes, renames: a reader sees the old file or the new one, never half of one."""
+    with writing_atomically(path) as file:
+        file.write(data)
 
 
 @dataclass(frozen=True)
@@ -146,12 +172,21 @@ class Manifest:
     def data_hash(self) -> str:
         """SHA-256 over the classes and the sorted (label, patient, group, pixel key) of all records, not over paths."""
         rows = sorted((r.label, r.patient, r.group, r.pixel_key) for r in self.records)
-        return hashlib.sha256(json.dumps([list(self.classes), rows]).encode()).hexdigest()
+        digest = hashlib.sha256(f"[{json.dumps(list(self.classes))}, [".encode())  # one list, never whole in memory
+        for start in range(0, len(rows), _LINES):
+            text = json.dumps(rows[start : start + _LINES])[1:-1]
+            digest.update(f"{', ' if start else ''}{text}".encode())
+        digest.update(b"]]")
+        return digest.hexdigest()
 
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over the pixel keys in the order of the records: what the pixels depend on, and nothing else."""
-        return hashlib.sha256("\n".join(r.pixel_key for r in self.records).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for start in range(0, len(self.records), _LINES):
+            text = "\n".join(r.pixel_key for r in self.records[start : start + _LINES])
+            digest.update(f"{chr(10) if start else ''}{text}".encode())
+        return digest.hexdigest()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per group and class: counts()["train"]["NORMAL"]."""
@@ -176,13 +211,16 @@ class Manifest:
             "images": len(self.records),
             "rejected": len(self.rejected),
         }
-        lines: list[dict[str, Any]] = [header, *(r.as_json() for r in self.records)]
-        lines += [{"change": c.kind, "path": c.path, "before": c.before, "after": c.after, "why": c.why}
-                  for c in self.changes]  # fmt: skip
-        lines += [{"rejected": r.path, "reason": r.reason} for r in self.rejected]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        changes = (
+            {"change": c.kind, "path": c.path, "before": c.before, "after": c.after, "why": c.why} for c in self.changes
+        )
+        rejected = ({"rejected": r.path, "reason": r.reason} for r in self.rejected)
+        lines = chain([header], (r.as_json() for r in self.records), changes, rejected)
+        encode = json.JSONEncoder(ensure_ascii=False).encode
         try:
-            write_atomically(Path(path), text.encode("utf-8", "surrogateescape"))
+            with writing_atomically(Path(path)) as file:
+                for line in lines:
+                    file.write(f"{encode(line)}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise DataError(f"cannot write the manifest {path}: {error}; choose a writable folder") from error
 
@@ -194,26 +232,23 @@ class Manifest:
             DataError: missing, not a manifest, of another version, damaged, or with a path that leaves its root.
         """
         try:
-            text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
+            with Path(path).open("rb") as file:
+                return cls._parse((line.decode("utf-8", "surrogateescape") for line in file), path)
         except OSError as error:
             raise DataError(f"cannot read the manifest {path}: {error}") from error
-        try:
-            return cls._parse(text, path)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path} is no readable manifest ({error}); write it anew with Manifest.write") from error
 
     @classmethod
-    def _parse(cls, text: str, path: Path | str) -> "Manifest":
-        first, _, rest = text.partition("\n")
-        header = json.loads(first)
+    def _parse(cls, lines: Iterator[str], path: Path | str) -> "Manifest":
+        header = json.loads(next(lines, ""))
         if header.get("format") != FORMAT:
             raise ValueError(f"its first line does not say format={FORMAT!r}")
         if header["version"] not in _READABLE:
             raise DataError(f"{path} has manifest version {header['version']}, this program reads {VERSION}; remake it")
-        needed = {f.name for f in fields(Record) if f.default is MISSING}
-        allowed = {f.name for f in fields(Record)}
         records, rejected, changes = [], [], []
-        for number, line in enumerate(rest.splitlines(), start=2):
+        shared: dict[str, str] = {}
+        for number, line in enumerate(lines, start=2):
             row = json.loads(line)
             if "rejected" in row:
                 rejected.append(Rejected(row["rejected"], row["reason"]))
@@ -221,11 +256,14 @@ class Manifest:
             if "change" in row:
                 changes.append(Change(row["change"], row["path"], row["before"], row["after"], row["why"]))
                 continue
-            if not needed <= set(row) <= allowed:
+            if not _NEEDED <= row.keys() <= _ALLOWED:
                 raise ValueError(f"line {number} has the fields {sorted(row)}")
+            for name in _REPEATED:
+                value = row.get(name)
+                if isinstance(value, str):  # one object for all the images that share it
+                    row[name] = shared.setdefault(value, value)
             record = Record.from_json(row)
-            pure = PurePosixPath(record.path)
-            if pure.is_absolute() or ".." in pure.parts or Path(record.path).is_absolute():
+            if _leaves(record.path):
                 raise ValueError(f"line {number} names {record.path!r}, which leaves the root")
             if record.label not in header["classes"] or record.group not in GROUPS:
                 raise ValueError(f"line {number} has the label {record.label!r} and the group {record.group!r}")
