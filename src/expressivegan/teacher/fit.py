@@ -14,18 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from expressivegan.checkpoint import make_directory, save_model, write_text
 from expressivegan.data import ImageSet
+from expressivegan.data.doctor.border import frame_auc
 from expressivegan.devices import Device, Precision, make_fabric
 from expressivegan.errors import DataError, InputError, TrainingError
 from expressivegan.images import from_uint8, grid, overlay, save_png
-from expressivegan.intervals import Interval, bootstrap
+from expressivegan.intervals import Interval
 from expressivegan.streams import Streams, derive_seed
 from expressivegan.teacher.backbone import XRV_PREFIX, load_xrv
 from expressivegan.teacher.cam import CXR_CAM_Teacher, Merge
@@ -186,35 +183,11 @@ def border_shortcut(images: ImageSet, indices: npt.NDArray[np.int64], seed: int 
     Returns:
         The AUC with its interval over patients, or None without a reference class or with too few patients.
     """
-    labels = images.labels[indices] != images.reference
-    patients = np.asarray(images.patients)[indices]
-    if images.reference is None or min(len(set(patients[labels])), len(set(patients[~labels]))) < 10:
+    if images.reference is None:
         return None
-    side = images.resolution
-    edge = max(1, round(0.1 * side))
-    frame = np.ones((side, side), bool)
-    frame[edge:-edge, edge:-edge] = False
-    pixels = np.asarray(images.images[np.sort(indices)], np.float32)[np.argsort(np.argsort(indices))] / 255
-    cells = _frame_cells(pixels.astype(np.float32), frame)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-    score = cross_val_predict(
-        model, cells, labels, groups=patients, cv=StratifiedGroupKFold(5), method="decision_function"
-    )
-    from sklearn.metrics import roc_auc_score
-
-    def statistic(i: npt.NDArray[np.int64]) -> float:
-        return float(roc_auc_score(labels[i], score[i])) if labels[i].any() and not labels[i].all() else float("nan")
-
-    return bootstrap(statistic, list(patients), rounds=500, seed=seed)
-
-
-def _frame_cells(pixels: npt.NDArray[np.float32], frame: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Frame pixels at 32x32, so that the number of numbers does not grow with the resolution."""
-    x = torch.from_numpy(pixels * frame)[:, None]
-    small = F.adaptive_avg_pool2d(x, 32)
-    kept = F.adaptive_avg_pool2d(torch.from_numpy(frame.astype(np.float32))[None, None], 32)[0, 0] > 0
-    found: npt.NDArray[np.float32] = small[:, 0, kept].numpy()
-    return found
+    pixels = np.asarray(images.images[np.sort(indices)])[np.argsort(np.argsort(indices))]
+    diseased = images.labels[indices] != images.reference
+    return frame_auc(pixels, diseased, np.asarray(images.patients)[indices], seed)
 
 
 def write_teacher(

@@ -24,7 +24,7 @@ HIGH, MEDIUM = 0.65, 0.55
 _MISTAKES = 0.05  # share of images in which the search sees letters where there are none (3.5% of bare phantoms)
 _ROWS, _COLUMNS = 6, 10  # of the montage
 _RED = (255, 60, 60)
-_ONLY_SAMPLE = " (the report has the boxes of the sample; expressivegan.data.doctor.markers.search finds all)"
+_ONLY_SAMPLE = " (the report has the boxes of the sample; without --report all images are searched)"
 
 
 def check(case: Case) -> Finding:
