@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from expressivegan import checkpoint
+from expressivegan.atomic import write_text
 from expressivegan.checkpoint import (
     load_checkpoint,
     make_directory,
@@ -20,7 +21,6 @@ from expressivegan.checkpoint import (
     save_checkpoint,
     save_model,
     state_hash,
-    write_text,
 )
 from expressivegan.errors import CheckpointError, InputError
 from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance

@@ -21,25 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from expressivegan.atomic import replacing
 from expressivegan.errors import CheckpointError, InputError
 
 FORMAT = "expressivegan-checkpoint"
 VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def make_directory(path: Path, argument: str = "--out") -> Path:
@@ -137,18 +125,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     header = json.dumps(_flatten(state, "state", tensors))
     metadata = {"format": FORMAT, "version": str(VERSION), "state": header, "digest": _digest(header, tensors)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise CheckpointError(
             f"checkpoint {path} cannot be written ({error}); free some space and try again"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

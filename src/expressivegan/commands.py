@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json, write_text
+from expressivegan.atomic import write_text
+from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json
 from expressivegan.config import TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images

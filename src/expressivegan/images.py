@@ -5,7 +5,6 @@ raises on a value outside its range, since a wrong range fails silently everywhe
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from expressivegan.atomic import replacing
 from expressivegan.errors import InputError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -164,13 +164,8 @@ def save_png(path: Path | str, pixels: UInt8Array, text: Mapping[str, str] | Non
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(Path(path)) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", pnginfo=info)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def show_image_tensor(

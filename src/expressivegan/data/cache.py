@@ -24,9 +24,10 @@ import numpy.typing as npt
 import platformdirs
 from filelock import FileLock, Timeout
 
+from expressivegan.atomic import write_bytes
 from expressivegan.data.growing import VERSION, Growing, problem
 from expressivegan.data.layout import Listing
-from expressivegan.data.manifest import Manifest, write_atomically
+from expressivegan.data.manifest import Manifest
 from expressivegan.errors import DataError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -122,7 +123,7 @@ def remember(root: Path, key: tuple[object, ...], mark: str, manifest: Manifest)
     try:
         side.unlink(missing_ok=True)  # a manifest must never stand beside the fingerprint of another one
         manifest.write(path)
-        write_atomically(side, json.dumps({"fingerprint": mark}).encode())
+        write_bytes(side, json.dumps({"fingerprint": mark}).encode())
     except OSError as error:
         raise unwritable(root, error) from error
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from expressivegan.atomic import write_bytes
 from expressivegan.console import LINE_EVERY, console
-from expressivegan.data.manifest import write_atomically
 from expressivegan.errors import DataError, ExpressiveGANError, InputError, OfflineError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _keep_licence(home: Home, out: Path) -> None:
         if not known.startswith(_LICENCE_HEAD):  # somebody else's: a project's own, perhaps
             path, known = out / f"{home.file}.LICENSE.txt", _LICENCE_HEAD + "\n"
         if text not in known:
-            write_atomically(path, f"{known}\n{text}".encode())
+            write_bytes(path, f"{known}\n{text}".encode())
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -233,7 +233,7 @@ def _fault(file: Path, final: Path, home: Home) -> str | None:
     if damaged is not None:
         return f"is a ZIP file with a damaged member ({damaged})"
     with _writing(record):
-        write_atomically(record, f"{found}  {final.name}\n".encode())
+        write_bytes(record, f"{found}  {final.name}\n".encode())
     return None
 
 
@@ -383,7 +383,7 @@ class _Fetch:
         }
         with _writing(self.out):
             self.part.write_bytes(b"")
-            write_atomically(self.state, json.dumps({k: v for k, v in heard.items() if v}).encode())
+            write_bytes(self.state, json.dumps({k: v for k, v in heard.items() if v}).encode())
         return 0, total
 
     def receive(self, response: "Response", start: int, total: int | None) -> None:

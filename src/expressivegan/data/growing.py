@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from expressivegan.data.manifest import write_atomically
+from expressivegan.atomic import write_bytes
 
 UInt8Array = npt.NDArray[np.uint8]
 VERSION = 1  # raise when the same file shall give other pixels
@@ -95,7 +95,7 @@ class Growing:
         said = {"version": VERSION, "bytes": self._size, "shape": list(shape), "crc32": self.crc}
         final.with_suffix(".json").unlink(missing_ok=True)  # never beside the pixels of another
         self.path.replace(final)
-        write_atomically(final.with_suffix(".json"), json.dumps(said).encode())
+        write_bytes(final.with_suffix(".json"), json.dumps(said).encode())
 
 
 def problem(path: Path, shape: tuple[int, ...], check: bool) -> str | None:

@@ -6,17 +6,15 @@ further line one image (`{"path": ..., "label": ..., ...}`) or one refusal (`{"r
 
 import hashlib
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
+from expressivegan.atomic import replacing
 from expressivegan.errors import DataError
 
 FORMAT = "expressivegan-manifest"
@@ -129,26 +127,6 @@ def _leaves(path: str) -> bool:
     return (":" in path or "\\" in path) and Path(path).is_absolute()  # only Windows has those
 
 
-@contextmanager
-def writing_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its name when the block ends well: readers see the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes under a temporary name, flushes, renames: a reader sees the old file or the new one, never half of one."""
-    with writing_atomically(path) as file:
-        file.write(data)
-
-
 @dataclass(frozen=True)
 class Manifest:
     """The whole data set, without pixels."""
@@ -218,7 +196,7 @@ class Manifest:
         lines = chain([header], (r.as_json() for r in self.records), changes, rejected)
         encode = json.JSONEncoder(ensure_ascii=False).encode
         try:
-            with writing_atomically(Path(path)) as file:
+            with replacing(Path(path)) as temporary, temporary.open("wb") as file:
                 for line in lines:
                     file.write(f"{encode(line)}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:

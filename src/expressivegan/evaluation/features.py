@@ -11,7 +11,6 @@ Networks here see one square frame in [-1, 1]. Fitting takes minutes on two CPU 
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from expressivegan.atomic import replacing, write_text
 from expressivegan.errors import InputError, TrainingError
 from expressivegan.images import UInt8Array, from_uint8
 from expressivegan.streams import derive_seed, generator
@@ -452,12 +452,9 @@ def _cached(
     if weights is not None:
         weights.parent.mkdir(parents=True, exist_ok=True)
         record = {"key": dict(key), "seconds": round(time.perf_counter() - start, 1)}
-        temporary = weights.with_name(f".{weights.name}.{os.getpid()}.tmp")
-        state = {k: v.contiguous() for k, v in network.state_dict().items()}
-        save_file(state, temporary)
-        temporary.replace(weights)
-        temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        temporary.replace(weights.with_suffix(".json"))
+        with replacing(weights) as temporary:
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+        write_text(weights.with_suffix(".json"), json.dumps(record, indent=2))
     return network.eval()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from expressivegan.atomic import write_bytes
 from expressivegan.data.doctor.finding import SEVERITIES, Diagnosis, Finding, Table
-from expressivegan.data.manifest import write_atomically
 from expressivegan.errors import DataError
 from expressivegan.report.page import page
 from expressivegan.report.terminal import print_diagnosis
@@ -126,6 +126,6 @@ def write_html(diagnosis: Diagnosis, path: Path | str) -> None:
 def _write(path: Path | str, text: str) -> None:
     data = text.encode()
     try:
-        write_atomically(Path(path), data)
+        write_bytes(Path(path), data)
     except OSError as error:
         raise DataError(f"cannot write the report {path}: {error}; choose a writable folder") from error

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expressivegan.checkpoint import make_directory, open_model, read_json, state_hash, write_text
+from expressivegan.atomic import replacing, write_text
+from expressivegan.checkpoint import make_directory, open_model, read_json, state_hash
 from expressivegan.errors import CheckpointError, InputError
 from expressivegan.images import check_maps, overlay, save_png, to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
@@ -248,10 +249,5 @@ def _file_name(label: str) -> str:
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)

@@ -1,7 +1,6 @@
 """The three backbones. Each ends in ReLU → global average pooling → linear, the form for which a CAM is exact."""
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from expressivegan.atomic import replacing
 from expressivegan.errors import CheckpointError, InputError, OfflineError
 from expressivegan.images import check_resolution
 
@@ -173,18 +173,15 @@ def load_xrv(name: str, cache_dir: Path | None = None) -> tuple[DenseNet121, lis
         converted = source.with_suffix(".safetensors")
         if not converted.exists():
             if not source.exists():
-                partial = source.with_name(f".{source.name}.{os.getpid()}.tmp")
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
-                    xrv.utils.download(url, str(partial))
-                    partial.replace(source)
+                    with replacing(source) as partial:
+                        xrv.utils.download(url, str(partial))
                 except Exception as error:  # requests' many errors, and the file system's
                     raise OfflineError(
                         f"teacher weights xrv:{name} could not be downloaded ({type(error).__name__}); on a machine "
                         f"with internet access save {url} as {source}, or fit your own teacher: expressivegan teach"
                     ) from error
-                finally:
-                    partial.unlink(missing_ok=True)
             _convert(source, converted, xrv)
     backbone = DenseNet121(len(labels))
     try:
@@ -213,13 +210,9 @@ def _convert(source: Path, target: Path, xrv: Any) -> None:
             f"{source} is not torchxrayvision's DenseNet-121 file ({type(error).__name__}: {str(error)[:120]}); "
             "delete it and let it be downloaded again"
         ) from error
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    try:
+    with replacing(target) as temporary:
         save_file({k: v.contiguous() for k, v in state.items()}, temporary, metadata={"source_sha256": digest})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def probabilities(logits: Tensor, multi_label: bool) -> Tensor:

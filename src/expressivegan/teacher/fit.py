@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from expressivegan.checkpoint import make_directory, save_model, write_text
+from expressivegan.atomic import write_text
+from expressivegan.checkpoint import make_directory, save_model
 from expressivegan.data import ImageSet
 from expressivegan.data.doctor.border import frame_auc
 from expressivegan.devices import Device, Precision, make_fabric

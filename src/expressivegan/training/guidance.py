@@ -1,7 +1,7 @@
 """What the teacher says about the real images, computed once, and about made ones, in every step."""
 
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from expressivegan.atomic import replacing
 from expressivegan.checkpoint import state_hash
 from expressivegan.data import ImageSet
 from expressivegan.errors import InputError
@@ -81,16 +82,10 @@ def real_cams(
             parts.append(guide(x.to(like))[0].clamp(-6, 6).half().cpu().numpy())
     made = np.concatenate(parts)
     if path is not None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):  # a cache that cannot be kept is no reason to stop
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, made)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)  # a cache that cannot be kept is no reason to stop
     return made
 
 

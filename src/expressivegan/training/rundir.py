@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from expressivegan.checkpoint import make_directory, write_text
+from expressivegan.atomic import write_text
+from expressivegan.checkpoint import make_directory
 from expressivegan.errors import CheckpointError
 from expressivegan.images import grid, overlay, save_png
 
