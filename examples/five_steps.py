@@ -25,8 +25,8 @@ from expressivegan import (
     show_image_tensor,
     write_images,
 )
-from expressivegan.config import preset
-from expressivegan.teacher.fit import TeachConfig, fit_teacher, write_teacher
+from expressivegan.config import TeachConfig, preset
+from expressivegan.teacher.fit import fit_teacher, write_teacher
 from expressivegan.training import Guide, train
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from expressivegan import GeneratorWithCAMGuidance, generate, load_images, show_image_tensor
-from expressivegan.config import preset
-from expressivegan.teacher.fit import TeachConfig, fit_teacher
+from expressivegan.config import TeachConfig, preset
+from expressivegan.teacher.fit import fit_teacher
 from expressivegan.training import Guide, train
 
 SIDE = 48

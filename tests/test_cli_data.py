@@ -1,6 +1,9 @@
 """`expressivegan data …`: what it shows, writes and refuses."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +75,7 @@ def test_what_the_doctor_finds_can_be_fixed_and_undone(sick: Path, tmp_path: Pat
     assert len(after.records) == len(before.records) - 1
     assert {c.kind for c in after.changes} == {"duplicate", "border"}
     assert call("data", "doctor", fixed, "--out", tmp_path / "after", *checks) == 0
-    assert {f["severity"] for f in findings(tmp_path / "after").values()} <= {"ok", "low"}
+    assert {f["severity"] for f in findings(tmp_path / "after").values()} <= {"ok", "low", "skipped"}
     images = load_images(fixed, 64)
     whole = load_images(tmp_path / "raw.jsonl", 64)
     at = {r.path: i for i, r in enumerate(whole.manifest.records)}
@@ -110,3 +113,35 @@ def test_mistakes_are_one_sentence(sick: Path, refused: Refused, tmp_path: Path)
     assert "cannot read the report" in refused("data", "fix", manifest, "--out", "x.jsonl", "--report", "no.json")
     assert "Fracture" in refused("data", "doctor", sick, "--classes", "NORMAL,Fracture")
     assert "16" in refused("data", "prepare", manifest, "--resolution", 8)
+    assert "has 0 changes" in refused("data", "fix", manifest, "--out", "x.jsonl", "--undo")
+    for missing in (["data", sick], ["data", "--data", sick]):
+        assert f"try: expressivegan data show {sick}" in refused(*missing)
+
+
+def test_nothing_but_a_manifest_is_written_over(sick: Path, refused: Refused, tmp_path: Path) -> None:
+    picture = tmp_path / "mine.png"
+    picture.write_bytes((sick / "train" / "NORMAL" / "child003-0.png").read_bytes())
+    for command in (["show", sick], ["prepare", sick], ["fix", sick, "--geometry"]):
+        assert "holds something else than a manifest" in refused("data", *command, *KEY, "--out", picture)
+    assert call("data", "show", sick, *KEY, "--out", tmp_path / "m.jsonl") == 0
+    assert call("data", "show", sick, *KEY, "--out", tmp_path / "m.jsonl") == 0  # our own may be renewed
+
+
+def test_a_report_of_other_data_is_refused(sick: Path, refused: Refused, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(sick, other)
+    Image.fromarray(draw_batch([500], ["BACTERIA"], 64)[0][0]).save(other / "train" / "BACTERIA" / "child001-0.png")
+    assert call("data", "doctor", sick, *KEY, "--checks", "exact-duplicates", "--out", tmp_path / "d") == 0
+    said = refused("data", "fix", other, *KEY, "--report", tmp_path / "d" / "doctor.json", "--out", "x.jsonl")
+    assert "child001-0.png" in said
+    assert "run the doctor on these data again" in said
+
+
+def test_looking_at_data_needs_no_networks(tmp_path: Path) -> None:
+    """A gigabyte is what the worst input may cost; what is imported must leave room for it."""
+    code = (
+        "import sys; from expressivegan import cli; code = cli.main(['data', 'show', 'no/such/place']);"
+        "print(code, [m for m in ('torchvision', 'lightning_fabric', 'sklearn') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout.strip() == "2 []"

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from expressivegan.intervals import auc_interval, bootstrap, share_interval
+from expressivegan.intervals import auc_interval, bootstrap, mean_interval, share_interval
 
 
 def test_auc_equals_scikit_learns_with_ties_and_in_every_draw() -> None:
@@ -25,3 +25,12 @@ def test_wilson_by_hand_and_at_the_ends() -> None:
     np.testing.assert_allclose(share_interval(8, 10), (0.8, 0.4902, 0.9433), atol=1e-4)
     np.testing.assert_allclose([share_interval(0, 50).low, share_interval(50, 50).high], [0, 1], atol=1e-12)
     assert np.isnan(share_interval(0, 0)).all()
+
+
+def test_mean_equals_the_bootstrap_of_the_mean() -> None:
+    rng = np.random.default_rng(1)
+    values, patients = rng.random(200) < 0.3, [str(p) for p in rng.integers(0, 50, 200)]
+    fast = mean_interval(values, patients, rounds=200, seed=2)
+    slow = bootstrap(lambda i: float(values[i].mean()), patients, rounds=200, seed=2)
+    np.testing.assert_allclose(fast, slow, atol=1e-12)
+    assert np.isnan(mean_interval(values[:0], [])).all()

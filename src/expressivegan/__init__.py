@@ -1,14 +1,19 @@
 """ExpressiveGAN-CXR: labelled synthetic chest X-rays with attention maps that act.
 
-The public names stand here; everything else lives in the layer that owns it (docs/architecture.md).
+The public names stand here; everything else lives in the layer that owns it (docs/architecture.md). They are imported
+on first use, since looking at a folder of X-rays needs no network.
 """
 
-from expressivegan.data import ImageSet, load_images
-from expressivegan.errors import ExpressiveGANError
-from expressivegan.images import show_image_tensor
-from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance, expressive_weights_init
-from expressivegan.synthesis import counterfactual_pairs, generate, write_images
-from expressivegan.teacher import CXR_CAM_Teacher
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from expressivegan.data import ImageSet, load_images
+    from expressivegan.errors import ExpressiveGANError
+    from expressivegan.images import show_image_tensor
+    from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance, expressive_weights_init
+    from expressivegan.synthesis import counterfactual_pairs, generate, write_images
+    from expressivegan.teacher import CXR_CAM_Teacher
 
 __all__ = [
     "CXR_CAM_Teacher",
@@ -23,3 +28,29 @@ __all__ = [
     "show_image_tensor",
     "write_images",
 ]
+
+_HOME = {
+    "CXR_CAM_Teacher": "teacher",
+    "DiscriminatorWithExplain": "models",
+    "ExpressiveGANError": "errors",
+    "GeneratorWithCAMGuidance": "models",
+    "ImageSet": "data",
+    "counterfactual_pairs": "synthesis",
+    "expressive_weights_init": "models",
+    "generate": "synthesis",
+    "load_images": "data",
+    "show_image_tensor": "images",
+    "write_images": "synthesis",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"expressivegan.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,13 +10,11 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Suppress, subcommand
 
-from expressivegan import commands
 from expressivegan.cli_data import Data
-from expressivegan.config import PRESETS, TrainConfig, preset
+from expressivegan.config import PRESETS, TeachConfig, TrainConfig, preset
 from expressivegan.console import console
 from expressivegan.devices import Device
-from expressivegan.errors import ExpressiveGANError, InputError
-from expressivegan.teacher.fit import TeachConfig
+from expressivegan.errors import ExpressiveGANError, InputError, Stopped
 
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -40,6 +38,8 @@ class Teach:
     """auto: bf16-mixed where the hardware has it."""
 
     def run(self) -> None:
+        from expressivegan import commands  # here, so that --help and mistakes need not wait for the networks
+
         commands.teach(self.data, self.out, self.resolution, self.fit, self.config, self.device, self.precision)
 
 
@@ -80,6 +80,8 @@ class Train:
     typed: Suppress[frozenset[str]] = frozenset()  # settings that stand on the command line
 
     def run(self) -> None:
+        from expressivegan import commands  # here, so that --help and mistakes need not wait for the networks
+
         preset(self.preset)
         config, typed = TrainConfig.from_json(self.config.to_json()), self.typed
         if self.minutes is not None and "kimg" in typed:
@@ -124,6 +126,8 @@ class Generate:
     """Where to compute."""
 
     def run(self) -> None:
+        from expressivegan import commands  # here, so that --help and mistakes need not wait for the networks
+
         commands.generate(
             self.model,
             self.out,
@@ -149,6 +153,8 @@ class Demo:
     """Where to compute."""
 
     def run(self) -> None:
+        from expressivegan import commands  # here, so that --help and mistakes need not wait for the networks
+
         commands.demo(self.out, self.minutes, self.device)
 
 
@@ -163,11 +169,23 @@ def _train_default(argv: Sequence[str]) -> Train:
     return Train(preset=name, config=_Settings(**chosen.to_json()), typed=typed)
 
 
+def _check_data_command(argv: Sequence[str]) -> None:
+    """Says what to type where the command of `data` is missing, which reads like a folder."""
+    names = ("show", "doctor", "fix", "prepare", "download")
+    if argv[:1] != ["data"] or argv[1:2] in ([], ["--help"], ["-h"]) or argv[1] in names:
+        return
+    given = argv[2] if argv[1] == "--data" and len(argv) > 2 else argv[1]
+    raise InputError(
+        f"data (={given!r}) must be followed by one of {', '.join(names)}; try: expressivegan data show {given}"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `expressivegan`. Returns 0, 1 for data worse than allowed, 2 for a mistake, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = lambda message, *a, **k: console.print(f"[yellow]warning:[/yellow] {message}")
     try:
+        _check_data_command(argv)
         Command = (
             Annotated[Data, subcommand("data")]
             | Annotated[Teach, subcommand("teach")]
@@ -183,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("expressivegan: interrupted", file=sys.stderr)
         return 130
-    except commands.Stopped as stopped:
+    except Stopped as stopped:
         print(f"expressivegan: {stopped}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has read enough

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
-from expressivegan import data_commands
-
 Fit = Literal["stretch", "pad", "crop"]
 Kind = Literal["duplicate", "leak", "marker", "border", "geometry"]
 Check = Literal[
@@ -44,6 +42,8 @@ class Show:
     """Of the deal of patients into training, judging and reference groups."""
 
     def run(self) -> None:
+        from expressivegan import data_commands
+
         data_commands.show(self.data, self.out, self.patient_regex, self.classes, self.seed)
 
 
@@ -67,6 +67,8 @@ class Doctor:
     """Exit with code 1 if a finding is that severe or worse, for use in scripts."""
 
     def run(self) -> int:
+        from expressivegan import data_commands
+
         return data_commands.doctor(
             self.data, self.out, self.checks, self.patient_regex, self.classes, self.seed, self.fail_on
         )
@@ -108,6 +110,8 @@ class Fix:
     """Of the deal of patients into groups."""
 
     def run(self) -> None:
+        from expressivegan import data_commands
+
         data_commands.fix(
             self.data,
             self.out,
@@ -147,6 +151,8 @@ class Prepare:
     """Of the deal of patients into groups."""
 
     def run(self) -> None:
+        from expressivegan import data_commands
+
         data_commands.prepare(
             self.data, self.resolution, self.fit, self.out, self.patient_regex, self.classes, self.seed
         )
@@ -164,6 +170,8 @@ class Download:
     """Folder to write to; an interrupted download there goes on."""
 
     def run(self) -> None:
+        from expressivegan import data_commands
+
         data_commands.download(self.name, self.out)
 
 

@@ -15,30 +15,26 @@ from rich.table import Table
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json
-from expressivegan.config import TrainConfig, preset
+from expressivegan.config import TeachConfig, TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data_commands import data_table
 from expressivegan.devices import Device, Precision, make_fabric, resolve_device
-from expressivegan.errors import InputError
+from expressivegan.errors import InputError, Stopped
 from expressivegan.evaluation import collapse_report
 from expressivegan.images import from_uint8, grid, overlay, save_png
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.synthesis import counterfactual_pairs, open_generator, write_images
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX
-from expressivegan.teacher.fit import TeachConfig, fit_teacher, write_teacher
+from expressivegan.teacher.fit import fit_teacher, write_teacher
 from expressivegan.training import Guide, RunDirectory, TrainResult
 from expressivegan.training import train as run_training
 from expressivegan.training.build import make_networks
 from expressivegan.training.curves import draw_curves
 from expressivegan.training.guidance import fold_norms
 from expressivegan.training.loop import calibrate
-
-
-class Stopped(Exception):  # noqa: N818
-    """The user stopped a run that can go on; the message says how."""
 
 
 def teach(

@@ -6,6 +6,42 @@ from typing import Any, Literal
 from expressivegan.errors import InputError
 from expressivegan.images import check_resolution
 
+Merge = Literal["max", "mean", "weighted", "topk"]
+"""How the maps of several classes become one (docs/teacher.md)."""
+
+
+@dataclass(frozen=True)
+class TeachConfig:
+    """How a teacher is fitted."""
+
+    backbone: str = "compact"
+    """Architecture: compact (64 px, CPUs) or densenet121 (torchxrayvision's)."""
+    init: str | None = None
+    """Start from torchxrayvision's named weights, e.g. xrv:densenet121-res224-all; only with densenet121."""
+    epochs: int = 24
+    """Passes over the training patients' images."""
+    batch: int = 32
+    """Images in a step."""
+    rate: float = 2e-3
+    """Largest learning rate of AdamW; it warms up for one epoch and falls to 0 along a cosine."""
+    weight_decay: float = 0.05
+    """Of AdamW, decoupled."""
+    smoothing: float = 0.05
+    """Label smoothing."""
+    seed: int = 0
+    """Root of all random streams."""
+    meth: Merge = "topk"
+    """How the maps of the classes are merged."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} (={getattr(self, name)}) must be at least {least}")
+        if not 0 < self.rate < float("inf"):
+            raise InputError(f"rate (={self.rate}) must be positive")
+        if not 0 <= self.smoothing < 1:
+            raise InputError(f"smoothing (={self.smoothing}) must be from 0 to below 1")
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -1,8 +1,10 @@
 """What `expressivegan data …` does."""
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
@@ -12,26 +14,46 @@ from expressivegan.data import ImageSet, Manifest, load_images
 from expressivegan.data import prepare as prepare_data
 from expressivegan.data.cache import cache_root
 from expressivegan.data.decode import Fit
-from expressivegan.data.doctor import Case, Severity, diagnose, markers, open_case
-from expressivegan.data.doctor.finding import SEVERITIES
-from expressivegan.data.download import download as fetch
-from expressivegan.data.fix import KINDS, describe, plan_from_report, read_report, undo
+from expressivegan.data.fix import describe, plan_from_report, read_report, undo
 from expressivegan.data.fix import fix as repair
 from expressivegan.data.fix.remedies import same_files
 from expressivegan.data.load import manifest_for
+from expressivegan.data.manifest import is_manifest
 from expressivegan.errors import InputError
-from expressivegan.report.doctor import print_diagnosis, write_html, write_json
+
+if TYPE_CHECKING:
+    from expressivegan.data.doctor import Diagnosis
 
 _SHOWN = 10
 
 
+def _say(text: str, style: str | None = None) -> None:
+    """A line with names and paths of the user's in it: never wrapped, never read as markup."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
+
+
 def show(source: str, out: Path | None, patient_regex: str | None, classes: str | None, seed: int) -> None:
     """Prints classes × groups and the rejected files; writes the manifest."""
+    _check_out(out, source)
     images = load_images(source, 64, seed=seed, patient_regex=patient_regex, classes=classes)
     data_table(images)
     if out is not None:
         images.manifest.write(out)
-        console.print(f"manifest: {out}", highlight=False, markup=False)
+        _say(f"manifest: {out}")
+
+
+def _check_out(out: Path | None, source: str) -> None:
+    """Raises InputError unless a manifest may be written there without losing anything that is no manifest."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise InputError(f"--out (={str(out)!r}) is a folder; name the manifest to write, such as manifest.jsonl")
+    if not out.exists():
+        return
+    if Path(source).exists() and out.samefile(source):
+        raise InputError(f"--out (={str(out)!r}) is the data set itself; name another file, so that nothing is lost")
+    if not is_manifest(out):
+        raise InputError(f"--out (={str(out)!r}) holds something else than a manifest; name another file")
 
 
 def data_table(images: ImageSet) -> None:
@@ -52,9 +74,9 @@ def data_table(images: ImageSet) -> None:
 def _rejected(manifest: Manifest) -> None:
     for item in manifest.rejected[:_SHOWN]:
         path = item.path.encode("utf-8", "replace").decode()
-        console.print(f"left out: {path}: {item.reason}", highlight=False, markup=False, style="yellow")
+        _say(f"left out: {path}: {item.reason}", "yellow")
     if len(manifest.rejected) > _SHOWN:
-        console.print(f"… and {len(manifest.rejected) - _SHOWN} more; the manifest lists them all")
+        _say(f"… and {len(manifest.rejected) - _SHOWN} more; the manifest lists them all")
 
 
 def doctor(
@@ -67,17 +89,34 @@ def doctor(
     fail_on: Literal["never", "high", "medium"],
 ) -> int:
     """Examines a data set, prints what it finds, writes doctor.json and doctor.html; 1 if worse than allowed."""
+    from expressivegan.data.doctor import diagnose, open_case  # brings scikit-learn, which nothing else here needs
+    from expressivegan.data.doctor.finding import SEVERITIES
+    from expressivegan.report.doctor import print_diagnosis, write_html, write_json
+
     case = open_case(source, patient_regex=patient_regex, classes=classes, seed=seed)
     with new_directory(out):
         with progress_bar("doctor") as bar:
-            diagnosis = diagnose(case, checks or None, bar)
+            diagnosis = _with_names(diagnose(case, checks or None, bar), out / "doctor.json", source)
         write_json(diagnosis, out / "doctor.json")
         write_html(diagnosis, out / "doctor.html")
     print_diagnosis(diagnosis, console)
-    console.print(f"page: {out / 'doctor.html'}\ndata: {out / 'doctor.json'}", highlight=False, markup=False)
-    limit: Severity | None = None if fail_on == "never" else fail_on
-    bad = limit is not None and SEVERITIES.index(diagnosis.worst()) <= SEVERITIES.index(limit)
-    return int(bad)
+    _say(f"page: {out / 'doctor.html'}\ndata: {out / 'doctor.json'}")
+    return int(fail_on != "never" and SEVERITIES.index(diagnosis.worst()) <= SEVERITIES.index(fail_on))
+
+
+def _with_names(diagnosis: "Diagnosis", report: Path, source: str) -> "Diagnosis":
+    """With remedies that can be pasted: where the report stands, and a manifest that is not the source itself."""
+    fixed = "fixed-again.jsonl" if Path(source).name == "fixed.jsonl" else "fixed.jsonl"
+    findings = tuple(
+        replace(
+            f,
+            remedy=f.remedy.replace(" doctor.json", f" {shlex.quote(str(report))}").replace(
+                "--out fixed.jsonl", f"--out {fixed}"
+            ),
+        )
+        for f in diagnosis.findings
+    )
+    return replace(diagnosis, findings=findings)
 
 
 def fix(
@@ -99,19 +138,18 @@ def fix(
     seed: int,
 ) -> None:
     """Writes a repaired manifest, or one with repairs taken back."""
-    if out.is_dir():
-        raise InputError(f"--out (={str(out)!r}) is a folder; name the manifest to write, such as fixed.jsonl")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise InputError(f"--out (={str(out)!r}) is the data set itself; name another file, so that nothing is lost")
+    _check_out(out, source)
     manifest = manifest_for(source, cache_root(), [], seed, patient_regex, classes, progress=True)
     if take_back is not None:
         if report or duplicates or leaks or mask_markers or border or geometry or aspect:
             raise InputError("--undo takes changes back and makes none; leave the other remedies out")
         kinds = set(take_back) or None
         restored = undo(manifest, kinds)
-        restored.write(out)
         gone = len(manifest.changes) - len(restored.changes)
-        console.print(f"{gone} changes taken back, {len(restored.changes)} left; manifest: {out}", markup=False)
+        if not gone:
+            raise InputError(f"--undo finds no such change in {source}; it has {len(manifest.changes)} changes in all")
+        restored.write(out)
+        _say(f"{gone} changes taken back, {len(restored.changes)} left; manifest: {out}")
         return
     wanted: dict[str, Any] = {"duplicates": (), "same_patient": (), "leaks": leaks, "markers": {}}
     if report is not None:
@@ -119,20 +157,25 @@ def fix(
         wanted |= plan.arguments()
         wanted["leaks"] |= leaks
         if wanted["markers"] and not mask_markers:
-            console.print(f"markers of {len(wanted['markers'])} images are left; --markers paints over them")
+            _say(f"markers of {len(wanted['markers'])} images are left; --markers paints over them")
             wanted["markers"] = {}
+        asked = {"border-shortcut": bool(border), "geometry-shortcut": geometry or aspect is not None}
         for note in plan.notes:
-            console.print(f"note: {note}", highlight=False, markup=False)
+            if asked.get(note.split(":")[0]):
+                continue
+            _say(f"note: {note}")
     elif mask_markers:
+        from expressivegan.data.doctor import Case, markers
+
         wanted["markers"] = markers.search(Case(source, manifest, cache_root(), seed, dealt=True))
     if duplicates and not wanted["duplicates"]:
         wanted["duplicates"] = same_files(manifest)
     if report is None and not (duplicates or leaks or mask_markers or border or geometry or aspect):
         raise InputError("nothing to do: give --report, --duplicates, --leaks, --markers, --border or --geometry")
-    fixed = repair(
-        manifest, **wanted, leaks_to=leaks_to, border=border, geometry=geometry, aspect=aspect, progress=True
-    )
+    fixed = repair(manifest, **wanted, leaks_to=leaks_to, border=border, geometry=geometry, aspect=aspect)
     made = fixed.changes[len(manifest.changes) :]
+    if not made:
+        _say("nothing to repair: the manifest is written as it was")
     table = Table(title=f"{len(made)} changes, {len(fixed.records)} of {len(manifest.records)} images left")
     for name in ("kind", "images", "for example", "why"):
         table.add_column(name)
@@ -140,7 +183,7 @@ def fix(
         table.add_row(row.kind, str(row.images), row.example, row.why)
     fixed.write(out)
     console.print(table)
-    console.print(f"manifest: {out} (give it wherever a folder may stand)", highlight=False, markup=False)
+    _say(f"manifest: {out} (give it wherever a folder may stand)")
 
 
 def prepare(
@@ -153,19 +196,19 @@ def prepare(
     seed: int,
 ) -> None:
     """Makes manifest and cache."""
+    _check_out(out, source)
     made = prepare_data(source, resolutions, fit=fit, patient_regex=patient_regex, classes=classes, seed=seed)
     _rejected(made.manifest)
-    console.print(str(made), highlight=False, markup=False)
-    console.print(f"cache: {cache_root()}", highlight=False, markup=False)
+    _say(str(made))
+    _say(f"cache: {cache_root()}")
     if out is not None:
         made.manifest.write(out)
-        console.print(f"manifest: {out}", highlight=False, markup=False)
+        _say(f"manifest: {out}")
 
 
 def download(name: str, out: Path) -> None:
     """Fetches a public data set."""
+    from expressivegan.data.download import download as fetch
+
     path = fetch(name, out)
-    console.print(f"data set: {path}\nnext: expressivegan data doctor {path}", highlight=False, markup=False)
-
-
-UNDOABLE = KINDS
+    _say(f"data set: {path}\nnext: expressivegan data doctor {path}")

@@ -3,14 +3,13 @@
 import logging
 import os
 import warnings
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
 from expressivegan.errors import InputError
 
-with warnings.catch_warnings():  # Fabric's own imports warn about packages that this one does not use
-    warnings.simplefilter("ignore")
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -50,7 +49,7 @@ def resolve_precision(precision: Precision, device: str) -> Precision:
     return ("bf16-mixed" if fast_bf16(device) else "32-true") if precision == "auto" else precision
 
 
-def make_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabric:
+def make_fabric(device: Device = "auto", precision: Precision = "auto") -> "Fabric":
     """A launched Fabric. Under `torchrun` it joins the group of processes; alone it is one process on one device.
 
     Raises:
@@ -60,7 +59,9 @@ def make_fabric(device: Device = "auto", precision: Precision = "auto") -> Fabri
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     nodes = max(1, processes // int(os.environ.get("LOCAL_WORLD_SIZE", str(processes))))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # its imports warn about packages that this one does not use
+        from lightning_fabric import Fabric
+
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision
         fabric = Fabric(
             accelerator=name,

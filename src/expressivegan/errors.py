@@ -26,3 +26,7 @@ class OfflineError(ExpressiveGANError):
 
 class TrainingError(ExpressiveGANError):
     """Training cannot go on, for example because a loss term is not finite."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """The user stopped a run that can go on; the message says how."""

@@ -86,6 +86,18 @@ def auc_interval(
     return Interval(auc(np.ones(len(of))), float(low), float(high))
 
 
+def mean_interval(values: npt.NDArray[Any], patients: Sequence[str], rounds: int = 1000, seed: int = 0) -> Interval:
+    """Mean with its interval over patients; NaN for no values. The same as `bootstrap` of the mean, but fast."""
+    if len(values) == 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    _, of = np.unique(np.asarray(list(patients)), return_inverse=True)
+    sums, counts = np.bincount(of, weights=values), np.bincount(of)
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(rounds))
+    low, high = np.percentile([sums[i].sum() / counts[i].sum() for i in drawn], [2.5, 97.5])
+    return Interval(float(np.mean(values)), float(low), float(high))
+
+
 def share_interval(successes: int, n: int) -> Interval:
     """Share with its 95% interval (Wilson, JASA 22, 1927); NaN for n = 0.
 

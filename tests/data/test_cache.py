@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_trees import Tree
 
-from expressivegan.data import cache, decode, load_images
+from expressivegan.data import cache, decode, growing, load_images, onepass, scan
+from expressivegan.data.layout import Listing
+from expressivegan.data.manifest import Manifest
 from expressivegan.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*EVERY IMAGE COUNTS AS A PATIENT")
@@ -86,7 +89,7 @@ def test_a_touched_file_costs_a_scan_and_no_new_array(
     assert [p.stat().st_mtime_ns for p in arrays(tmp_path)] == [before]
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "side", "shape", "empty"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "side", "shape", "empty", "version", "no version", "list"])
 def test_a_damaged_cache_is_rebuilt_with_a_warning(load: Callable[..., np.ndarray], tmp_path: Path, harm: str) -> None:
     good = load().copy()
     (path,) = arrays(tmp_path)
@@ -100,6 +103,14 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(load: Callable[..., np.ndarra
         path.write_bytes(b"")
     elif harm == "side":
         path.with_suffix(".json").write_text("{")
+    elif harm == "list":
+        path.with_suffix(".json").write_text("[]")
+    elif harm in ("version", "no version"):
+        said = json.loads(path.with_suffix(".json").read_text())
+        said["version"] -= 1
+        if harm == "no version":
+            del said["version"]
+        path.with_suffix(".json").write_text(json.dumps(said))
     else:
         said = json.loads(path.with_suffix(".json").read_text())
         path.with_suffix(".json").write_text(json.dumps(said | {"shape": [1, 2, 3]}))
@@ -107,6 +118,72 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(load: Callable[..., np.ndarra
         again = load()
     assert (again == good).all()
     load()  # silent again
+
+
+def test_another_version_gives_other_pixels(load: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load().copy()
+    real = decode._fitted
+    for module in (cache, growing, onepass):
+        monkeypatch.setattr(module, "VERSION", growing.VERSION + 1)
+    monkeypatch.setattr(decode, "_fitted", lambda *a, **k: 255 - real(*a, **k))
+    assert (load() == 255 - first).all()
+
+
+def test_another_layout_reads_the_folder_again(
+    load: Callable[..., np.ndarray], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load()
+    asked: list[Path] = []
+    real = scan.layout.recognise
+    monkeypatch.setattr(scan.layout, "recognise", lambda *a, **k: (asked.append(files), real(*a, **k))[1])
+    load()
+    assert asked == []
+    monkeypatch.setattr(cache, "LAYOUT_VERSION", cache.LAYOUT_VERSION + 1)
+    load()
+    assert asked == [files]
+
+
+def test_a_manifest_never_passes_for_that_of_another_listing(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that read one folder for two sizes store the same manifest file, in any order of their steps."""
+    root, key = cache.cache_root(tmp_path / "cache"), ("set",)
+    old = load_images(files, 16, cache_dir=root, progress=False).manifest
+    new = replace(old, records=old.records[1:])
+    cache.remember(root, key, "old", old)
+    (side,) = [p for p in (root / "manifests").glob("*.json") if "old" in p.read_text()]
+    kept = side.read_bytes()
+    cache.remember(root, key, "new", new)
+    assert cache.recall(root, key, "new") == new
+    side.write_bytes(kept)
+    assert cache.recall(root, key, "old") is None
+
+    real = cache.write_bytes
+
+    def overtaken(path: Path, data: bytes) -> None:
+        monkeypatch.setattr(cache, "write_bytes", real)
+        cache.remember(root, key, "new", new)
+        real(path, data)
+
+    monkeypatch.setattr(cache, "write_bytes", overtaken)
+    cache.remember(root, key, "old", old)
+    assert cache.recall(root, key, "old") is None
+    assert cache.recall(root, key, "new") is None
+
+    cache.remember(root, key, "old", old)
+    read = Manifest.read
+
+    def replaced(path: Path) -> Manifest:
+        cache.remember(root, key, "new", new)
+        return read(path)
+
+    monkeypatch.setattr(Manifest, "read", replaced)
+    assert cache.recall(root, key, "old") is None
+
+
+def test_what_is_refused_belongs_to_the_fingerprint() -> None:
+    plain = Listing({"a/1.png": (5, 1)}, {"a"})
+    assert cache.fingerprint(plain) != cache.fingerprint(replace(plain, refused={"../x.png": "leaves the archive"}))
 
 
 def test_a_damaged_manifest_is_reread(load: Callable[..., np.ndarray], tmp_path: Path) -> None:
@@ -144,7 +221,7 @@ def killed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
-@pytest.mark.parametrize("harm", ["none", "torn note", "short", "flipped", "garbage"])
+@pytest.mark.parametrize("harm", ["none", "torn note", "short", "flipped", "garbage", "other version"])
 def test_a_killed_building_is_gone_on_with(killed: Path, harm: str) -> None:
     part, notes = killed / "arrays" / "x.part", killed / "arrays" / "x.rows"
     if harm == "torn note":
@@ -155,6 +232,9 @@ def test_a_killed_building_is_gone_on_with(killed: Path, harm: str) -> None:
         with part.open("r+b") as file:
             file.seek(1 << 20)
             file.write(b"\1")
+    elif harm == "other version":
+        version, *certain = json.loads(notes.read_text())
+        notes.write_text(json.dumps([version - 1, *certain]) + "\n")
     elif harm == "garbage":
         notes.write_bytes(b"\xff{}[1]\n")
     asked = []
@@ -175,20 +255,21 @@ def test_a_killed_building_is_gone_on_with(killed: Path, harm: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
 def test_what_nobody_goes_on_with_is_swept_after_a_while(killed: Path) -> None:
     part = killed / "arrays" / "x.part"
-    old = killed / "arrays" / "z.1.tmp"
+    old, listed = killed / "arrays" / "z.1.tmp", killed / "manifests" / ".z.jsonl.1.tmp"
     old.touch()
+    listed.touch()
     ones = np.ones((2, 8, 8), np.uint8)
 
     def build(name: str, age_in_days: float) -> None:
-        for left in (part, old):
+        for left in (part, old, listed):
             if left.exists():
                 os.utime(left, (time.time() - age_in_days * 86400,) * 2)
         cache.array(killed, name, ones.shape, lambda _: [ones])
 
     build("a", 0.5)
-    assert (part.exists(), old.exists()) == (True, True)
+    assert (part.exists(), old.exists(), listed.exists()) == (True, True, True)
     build("b", 2)
-    assert (part.exists(), old.exists()) == (True, False)
+    assert (part.exists(), old.exists(), listed.exists()) == (True, False, False)
     with cache.locked(killed, "x"):
         build("c", 30)
         assert part.exists()  # somebody is building on it

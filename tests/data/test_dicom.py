@@ -255,6 +255,20 @@ def test_a_missing_decoder_is_named_with_the_way_out() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
+def jp2(width: int, height: int, plain: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 9).save(buffer, "JPEG2000", no_jp2=plain)
+    return buffer.getvalue()
+
+
+def encapsulated(frame: bytes, syntax: UID) -> bytes:
+    made = dataset(EIGHT)
+    made.file_meta.TransferSyntaxUID = syntax
+    made.PixelData = encapsulate([frame])
+    made["PixelData"].VR = "OB"
+    return stored(made)
+
+
 def refused() -> dict[str, tuple[bytes, str]]:
     plain = stored(dataset(EIGHT))
     without = dataset(EIGHT)
@@ -275,7 +289,21 @@ def refused() -> dict[str, tuple[bytes, str]]:
     video = dataset(EIGHT)
     video.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.100")
     video.PixelData = encapsulate([b"\0" * 100])
+    boxed, many = jp2(4000, 4000), bytearray(jp2(32, 24, plain=True))
+    many[40:42] = b"\x40\x00"
+    wrapped = encapsulated(boxed, JPEG2000Lossless)
+    hidden = bundled("image_dfl.dcm")
+    decoy = b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"  # as the value of (0002,0001)
+    at = hidden.index(b"\x02\x00\x01\x00OB")
+    ahead = b"\x02\x00\x01\x00OB\0\0" + len(decoy).to_bytes(4, "little") + decoy
+    hidden = hidden[:at] + ahead + hidden[at + 14 :]
+    padding = b"\x02\x00\x02\x01OB\0\0" + (70_000).to_bytes(4, "little") + bytes(70_000)
     return {
+        "deflated behind a decoy": (hidden, "deflated DICOM"),
+        "long meta": (plain[:132] + padding + plain[132:], "64 KiB of file meta"),
+        "a JP2 file": (wrapped, "JPEG 2000.*do not begin as such a picture that says its size"),
+        "a JP2 file in JPEG": (encapsulated(boxed, JPEGBaseline8Bit), "do not begin as such a picture"),
+        "thousands of components": (encapsulated(bytes(many), JPEG2000Lossless), "do not begin as such a picture"),
         "no pixels": (stored(without), r"DICOM without pixels \(modality CR\)"),
         "a report": (bundled("reportsi.dcm"), r"DICOM without pixels \(modality SR\)"),
         "frames": (stored(frames), "2 frames in one file"),
@@ -301,6 +329,34 @@ def test_what_cannot_be_used_says_why(name: str) -> None:
     data, reason = refused()[name]
     with pytest.raises(UnusableError, match=reason):
         decode.inspect(data)
+
+
+def test_only_the_frame_that_was_looked_at_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a frame more than the header counts, nor one that an extended offset table points to."""
+    frames = [io.BytesIO(), io.BytesIO()]
+    Image.fromarray(EIGHT).save(frames[0], "JPEG", quality=100)
+    Image.new("L", (4000, 4000), 9).save(frames[1], "JPEG")
+    both = [f.getvalue() + b"\0" * (len(f.getvalue()) % 2) for f in frames]
+    unpacked: list[tuple[int, int]] = []
+    real = Image.open
+
+    def noted(*arguments: Any, **options: Any) -> Image.Image:
+        image = real(*arguments, **options)
+        unpacked.append(image.size)
+        return image
+
+    monkeypatch.setattr(Image, "open", noted)
+    for extended in (False, True):
+        made = dataset(EIGHT)
+        made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        made.PixelData = encapsulate(both, has_bot=not extended)
+        made["PixelData"].VR = "OB"
+        if extended:
+            made.ExtendedOffsetTable = (8 + len(both[0])).to_bytes(8, "little")
+            made.ExtendedOffsetTableLengths = len(both[1]).to_bytes(8, "little")
+        picture, _ = dicom.read(stored(made))
+        assert np.abs(np.asarray(picture).astype(int) - EIGHT).max() <= 3
+    assert set(unpacked) == {(32, 24)}
 
 
 def test_any_cut_and_any_flipped_byte_is_refused_or_read() -> None:

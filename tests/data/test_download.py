@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from expressivegan.data import download as module
 from expressivegan.data.download import HOMES, Home, download
@@ -122,6 +123,18 @@ def length(announced: int) -> Fault:
         return True
 
     return fault
+
+
+def endless(handler: Handler) -> bool:
+    """Chunks without an announced length, as long as anybody listens."""
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.close_connection = True
+    for _ in range(400):
+        handler.wfile.write(b"%x\r\n%s\r\n" % (100_000, bytes(100_000)))
+    return True
 
 
 def silent(seconds: float) -> Fault:
@@ -365,6 +378,66 @@ def test_a_part_longer_than_the_file_is_dropped(get: Get) -> None:
     assert get().read_bytes() == BODY
 
 
+def test_a_server_that_sends_without_end_is_stopped(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    real = module._Fetch.forget
+
+    def forget(self: module._Fetch) -> None:
+        nonlocal largest
+        largest = max(largest, self.have())
+        real(self)
+
+    monkeypatch.setattr(module._Fetch, "forget", forget)
+    get.script.faults = [endless]
+    with pytest.raises(
+        OfflineError, match=r"sends more than the file's 3,000,000 bytes\); look at https://page.*by hand"
+    ):
+        get()
+    assert 0 < largest <= len(BODY)
+    assert get.names() == set()
+    assert get.waits == []
+
+
+def test_a_redirect_may_not_drop_encryption(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = requests.get
+    monkeypatch.setattr(requests, "get", lambda url, **k: real(url.replace("https:", "http:"), **k))
+    home = home_of(get.url.replace("http:", "https:").replace("/file", "/moved"))
+    with pytest.raises(OfflineError, match=r"leads on to http://.*, without encryption\); look at https://page"):
+        get(home)
+    assert get.names() == set()
+
+
+@pytest.mark.parametrize("kind", ["file", "nothing"])
+def test_a_part_that_is_a_link_is_not_written_through(get: Get, tmp_path: Path, kind: str) -> None:
+    get.out.mkdir(parents=True)
+    target = tmp_path / "precious"
+    if kind == "file":
+        target.write_bytes(b"")
+    get.part.symlink_to(target)
+    with pytest.raises(DataError, match=r"set\.npz\.part is a link; remove it"):
+        get()
+    assert get.part.is_symlink()
+    assert not target.exists() or target.read_bytes() == b""
+    assert get.script.ranges == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="the platform cannot open without following")
+def test_a_link_that_is_put_there_meanwhile(get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "precious").write_bytes(b"all")
+    real = module._Fetch.check_encrypted
+
+    def meddle(self: module._Fetch, urls: list[str]) -> None:
+        self.part.unlink()
+        self.part.symlink_to(tmp_path / "precious")
+        real(self, urls)
+
+    monkeypatch.setattr(module._Fetch, "check_encrypted", meddle)
+    monkeypatch.setattr(Path, "is_symlink", lambda path: False)
+    with pytest.raises(DataError, match="is a link"):
+        get()
+    assert (tmp_path / "precious").read_bytes() == b"all"
+
+
 def test_a_part_of_another_url_is_dropped(get: Get) -> None:
     get.out.mkdir(parents=True)
     get.part.write_bytes(bytes(1000))
@@ -390,6 +463,17 @@ def test_too_little_space(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
         get()
     assert get.script.ranges == []
     assert get.names() == set()
+
+
+def test_space_that_others_take_on_the_way(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    free = iter([500, 500, *[110] * 5])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, next(free, 90) * 1_000_000))
+    with pytest.raises(DataError, match=r"has 90 MB free, and 10\d MB are needed; make room"):
+        get()
+    assert 0 < get.part.stat().st_size < len(BODY)
+    monkeypatch.undo()
+    assert get().read_bytes() == BODY
 
 
 def test_a_disk_that_fills_up_on_the_way(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
+import os
+import sys
 from pathlib import Path
+from time import sleep
 
 import pytest
 from data_trees import Tree, kermany_paths
@@ -149,6 +152,21 @@ def test_looking(tree: Tree) -> None:
     seen = layout.look(root)
     assert sorted(seen.files) == ["a/1.png", "a/Thumbs.db.png", "a/dead.png"]
     assert seen.folders == {"a", "a/loop"}
+
+
+@pytest.mark.parametrize("time", [1, 2**32])  # long ago, and to come
+@pytest.mark.skipif(sys.platform == "win32", reason="has no time of status")
+def test_a_file_that_keeps_size_and_time_of_another_is_not_it(tree: Tree, time: int) -> None:
+    root = tree(["a/1.png"])
+    file = root / "a" / "1.png"
+    seen = []
+    for _ in range(2):
+        file.write_bytes(file.read_bytes()[::-1])
+        os.utime(file, (time, time))
+        seen.append(layout.look(root).files["a/1.png"])
+        assert layout.look(root).files["a/1.png"] == seen[-1]
+        sleep(0.05)  # the system's clock for files may tick only so often
+    assert seen[0] != seen[1]
 
 
 def test_looking_at_nothing(tmp_path: Path) -> None:

@@ -131,6 +131,36 @@ def test_a_folder_that_has_changed_is_read_where_it_has(files: Path, tmp_path: P
         expect_fresh(files, cache, tmp_path / f"fresh{step}")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no time of status")
+def test_a_file_replaced_under_its_size_and_time_is_read_again(files: Path, tmp_path: Path, opened: list[str]) -> None:
+    def put(value: int) -> None:
+        pixels = np.full((40, 40), value, np.uint8)
+        pixels[0] = 255 - value
+        Image.fromarray(pixels).save(files / "a" / "002.bmp")
+        os.utime(files / "a" / "002.bmp", (10**9, 10**9))
+
+    put(50)
+    quietly(files, tmp_path / "cache")
+    opened.clear()
+    time.sleep(0.05)  # the system's clock for files may tick only so often
+    put(60)
+    quietly(files, tmp_path / "cache")
+    assert opened == ["a/002.bmp"]
+    expect_fresh(files, tmp_path / "cache", tmp_path / "fresh")
+
+
+def test_what_a_killed_copy_left_is_removed(files: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    quietly(files, cache)
+    folder = pass_folder(cache)
+    for name in ("0123-16-stretch.89abcdef.copy", "journal.copy"):
+        (folder / name).write_bytes(bytes(5000))
+    (files / "a" / "007.jpeg").unlink()
+    quietly(files, cache)
+    assert [p.name for p in folder.iterdir()] == ["journal.jsonl"]
+    expect_fresh(files, cache, tmp_path / "fresh")
+
+
 def test_a_cache_that_lost_its_arrays_is_made_anew(files: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     quietly(files, cache)

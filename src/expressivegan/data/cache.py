@@ -1,6 +1,6 @@
 """Decoded images on disk, memory-mapped: built once, checked on opening, never half-written, gone on with after a kill.
 
-    <cache>/manifests/<key>.jsonl + .json     manifest of a folder, and the fingerprint of the folder it was read from
+    <cache>/manifests/<key>.jsonl + .json     manifest of a folder; its checksum, and the fingerprint of that folder
     <cache>/arrays/<name>.npy + .json         uint8 pixels, and their size and checksum
     <cache>/arrays/<name>.part + .rows        pixels under construction, and how many rows of them are certain
     <cache>/passes/<key>/                     what a reading of a folder has found so far, see `onepass`
@@ -11,22 +11,26 @@ A file appears under its name by renaming, complete.
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import platformdirs
 from filelock import FileLock, Timeout
 
-from expressivegan.atomic import write_bytes
+from expressivegan.atomic import replacing, write_bytes
 from expressivegan.data.growing import VERSION, Growing, problem
 from expressivegan.data.layout import Listing
+from expressivegan.data.layout.listing import VERSION as LAYOUT_VERSION
 from expressivegan.data.manifest import Manifest
 from expressivegan.errors import DataError
 
@@ -92,13 +96,26 @@ def check_space(root: Path, needed: int, what: str) -> None:
         )
 
 
+def release(array: UInt8Array) -> None:
+    """Lets go of the memory of a mapped array; whatever is read again comes from the file.
+
+    Pages of a map count as the process's own memory as long as they are not released, so that reading a large set once
+    looks, and on a small machine is, as if it were all held.
+    """
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "_mmap" if isinstance(base, np.memmap) else "base", None)
+    if base is not None and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def fingerprint(listing: Listing) -> str:
-    """SHA-256 over path, size and time of change of every file, and over the folders' names."""
+    """SHA-256 over path, size and time of change of every file, the folders' names, and what is refused and why."""
     digest = hashlib.sha256()
     for path in sorted(listing.files):
         size, time_or_sum = listing.files[path]
         digest.update(f"{path}\0{size}\0{time_or_sum}\n".encode("utf-8", "surrogateescape"))
-    digest.update(json.dumps(sorted(listing.folders)).encode())
+    digest.update(json.dumps([sorted(listing.folders), sorted(listing.refused.items())]).encode())
     return digest.hexdigest()
 
 
@@ -109,32 +126,44 @@ def name_of(key: tuple[object, ...]) -> str:
 
 def recall(root: Path, key: tuple[object, ...], mark: str) -> Manifest | None:
     """The manifest stored for `key`, if it still has the fingerprint `mark`."""
-    path = root / "manifests" / f"{name_of(key)}.jsonl"
+    path = _manifest_path(root, key)
     with suppress(OSError, ValueError, DataError):  # anything wrong with it: read the folder again
-        if json.loads(path.with_suffix(".json").read_text()) == {"fingerprint": mark}:
-            return Manifest.read(path)
+        before = _identity(path)
+        if json.loads(path.with_suffix(".json").read_text()) == _beside(path, mark):
+            known = Manifest.read(path)
+            if _identity(path) == before:  # else another process has put one of its own there in between
+                return known
     return None
 
 
 def remember(root: Path, key: tuple[object, ...], mark: str, manifest: Manifest) -> None:
     """Stores a manifest for `recall`. Raises DataError if the cache cannot be written."""
-    path = root / "manifests" / f"{name_of(key)}.jsonl"
-    side = path.with_suffix(".json")
+    path = _manifest_path(root, key)
     try:
-        side.unlink(missing_ok=True)  # a manifest must never stand beside the fingerprint of another one
-        manifest.write(path)
-        write_bytes(side, json.dumps({"fingerprint": mark}).encode())
+        with replacing(path) as temporary:
+            manifest.write(temporary)
+            said = _beside(temporary, mark)  # of what this process wrote, whoever writes the same name meanwhile
+        write_bytes(path.with_suffix(".json"), json.dumps(said).encode())
     except OSError as error:
         raise unwritable(root, error) from error
 
 
-def remembered(root: Path, key: tuple[object, ...], mark: str, read: Callable[[], Manifest]) -> Manifest:
-    """The manifest stored for `key` if it still has the fingerprint `mark`, else what `read` returns, stored."""
-    known = recall(root, key, mark)
-    if known is None:
-        known = read()
-        remember(root, key, mark, known)
-    return known
+def _manifest_path(root: Path, key: tuple[object, ...]) -> Path:
+    return root / "manifests" / f"{name_of((LAYOUT_VERSION, *key))}.jsonl"
+
+
+def _beside(path: Path, mark: str) -> dict[str, str]:
+    """What stands beside a manifest: processes that write the same one at once must not leave another's fingerprint."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"fingerprint": mark, "sha256": digest.hexdigest()}
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def array(
@@ -186,7 +215,7 @@ def _build(root: Path, path: Path, shape: tuple[int, ...], rows: Callable[[int],
                     growing.append(piece)
                     if (growing.rows - certain) * piece[0].size >= _NOTE_BYTES:
                         certain = growing.rows
-                        file.write(json.dumps([growing.rows, growing.crc]) + "\n")
+                        file.write(json.dumps([VERSION, growing.rows, growing.crc]) + "\n")
                         file.flush()
             assert growing.rows == shape[0], (growing.rows, shape)
             growing.finish(path)
@@ -199,13 +228,14 @@ def _notes(path: Path) -> Iterator[tuple[int, int]]:
     with suppress(FileNotFoundError), path.open(encoding="ascii", errors="replace") as file:
         for line in file:
             with suppress(ValueError, TypeError):
-                rows, crc = json.loads(line)
-                yield int(rows), int(crc)
+                version, rows, crc = json.loads(line)
+                if version == VERSION:
+                    yield int(rows), int(crc)
 
 
 def sweep(root: Path) -> None:
     """Removes what killed processes left behind, if nobody is building on it and it is so old that nobody will."""
-    for left in (root / "arrays").iterdir():
+    for left in chain((root / "arrays").iterdir(), (root / "manifests").iterdir()):
         keep = {".tmp": _STALE_SECONDS, ".part": _KEPT_SECONDS, ".rows": _KEPT_SECONDS}.get(left.suffix)
         if keep is not None and _age(left) > keep:
             _remove_unless_locked(root, left.stem, left)

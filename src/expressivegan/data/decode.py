@@ -25,6 +25,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29  # 64 megapixels of 16-bit RGB take 366 MiB
 _STRIP_PIXELS = 1 << 22  # converting goes through several copies, which for the largest pictures would fill gigabytes
 RESAMPLING = Image.Resampling.BICUBIC  # Pillow widens the kernel when it shrinks, that is, it antialiases
+_ORIENTATION = 0x0112
 _DRAFT_MARGIN = 2  # libjpeg may halve as long as this many times the wanted size remains for the antialiased step
 
 
@@ -243,8 +244,17 @@ def _inspect_and_fit_any(
     low, high = decoded[max(decoded)].getextrema()
     if low == high:
         _refuse_constant(data)
-    facts = Facts(header.width, header.height, header.mode, sha256(data), len(data), jpeg_quality(header))
+    facts = Facts(*_upright(header), header.mode, sha256(data), len(data), jpeg_quality(header))
     return facts, [_fitted(decoded[s], r, fit) for s, (r, fit) in zip(scales, wanted, strict=False)]
+
+
+def _upright(header: Image.Image) -> tuple[int, int]:
+    """Width and height as they will be seen: EXIF may turn a picture by a quarter."""
+    try:
+        turned = header.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # hostile tags raise anything, and then turn nothing
+        turned = False
+    return (header.height, header.width) if turned else header.size
 
 
 def _inspect_and_fit_dicom(data: bytes, wanted: Sequence[tuple[int, Fit]]) -> tuple[Facts, list[npt.NDArray[np.uint8]]]:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 FloatArray = npt.NDArray[np.float64]
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _EXTRA = "pip install 'expressivegan[dicom]'"
 _ROWS = 256
 _MAX_BYTES = 1 << 28
-_SYNTAX = b"\x02\x00\x10\x00UI"
+_META_BYTES = 1 << 16  # for the group before the data set, which takes a few hundred
+_MAX_COMPONENTS = 4
 # Nothing else is parsed: private elements may be as many and as odd as they like.
 _WANTED = [
     "SpecificCharacterSet", "SOPClassUID", "Modality", "PatientID", "PatientSex", "PatientAge", "SamplesPerPixel",
@@ -42,8 +42,7 @@ _WANTED = [
     "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
     "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
     "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
-    "FloatPixelData", "DoubleFloatPixelData",
+    "BluePaletteColorLookupTableData", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
 ]  # fmt: skip
 
 
@@ -90,13 +89,27 @@ def _parsed(data: bytes) -> "Dataset":
 
     if len(data) > _MAX_BYTES:  # it is held twice while it is parsed
         raise UnusableError(f"DICOM larger than {_MAX_BYTES >> 20} MiB")
-    at = data.find(_SYNTAX, 132)
-    if at >= 0 and data[at + 8 : at + 8 + len(_DEFLATED)] == _DEFLATED:  # it would be unpacked whole, of any size
-        raise UnusableError("deflated DICOM; save it without deflation of the whole data set")
     try:
+        if _deflated(data):  # it would be unpacked whole, of any size
+            raise UnusableError("deflated DICOM; save it without deflation of the whole data set")
         return pydicom.dcmread(io.BytesIO(data), specific_tags=list(_WANTED))
+    except UnusableError:
+        raise
     except Exception as error:  # decoders of hostile bytes raise anything
         raise UnusableError(f"unreadable DICOM header: {_told(error)}") from None
+
+
+def _deflated(data: bytes) -> bool:
+    """Asks pydicom's own parser, so that no file can show this check one syntax and `dcmread` another."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    head = io.BytesIO(data[:_META_BYTES])
+    read_preamble(head, force=False)
+    meta = _read_file_meta_info(head)
+    if head.tell() == _META_BYTES:  # the group does not end here, and what follows may say anything
+        raise UnusableError(f"DICOM with more than {_META_BYTES >> 10} KiB of file meta information")
+    return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _header(dataset: "Dataset") -> Header:
@@ -135,7 +148,7 @@ def _grey(dataset: "Dataset") -> npt.NDArray[np.uint8]:
     from pydicom.pixels.utils import pixel_array
 
     _check_decoder(dataset)
-    pixels = pixel_array(dataset)
+    pixels = pixel_array(dataset, index=0)  # the frame that was looked at; pydicom would unpack further ones, too
     del dataset.PixelData  # the pixels are large enough without it
     kind = str(dataset.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
@@ -163,6 +176,7 @@ def _check_decoder(dataset: "Dataset") -> None:
     """Refuses what nothing unpacks, and a packed picture that is larger than the header admits."""
     from pydicom.encaps import generate_frames
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import RLELossless
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
@@ -177,8 +191,14 @@ def _check_decoder(dataset: "Dataset") -> None:
         ) from None
     if not decoder.is_available:
         raise UnusableError(f"DICOM packed as {syntax.name}; {_EXTRA} to read it")
+    if syntax == RLELossless:  # says no size of its own
+        return
     size = codestream_size(next(iter(generate_frames(dataset.PixelData, number_of_frames=1))))
-    if size is not None and size != (dataset.Columns, dataset.Rows):
+    if size is None:  # a decoder may find one all the same, in a JP2 box for example
+        raise UnusableError(
+            f"DICOM packed as {syntax.name}, and its pixels do not begin as such a picture that says its size"
+        )
+    if size != (dataset.Columns, dataset.Rows):
         raise UnusableError(
             f"DICOM whose packed picture has {size[0]}x{size[1]} pixels, and its header says "
             f"{dataset.Columns}x{dataset.Rows}"
@@ -186,9 +206,11 @@ def _check_decoder(dataset: "Dataset") -> None:
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(width, height) that a JPEG, JPEG-LS or JPEG 2000 picture says it has; None for others."""
+    """(width, height) that a JPEG, JPEG-LS or JPEG 2000 picture says it has; None for others, and for JP2 files."""
     if frame[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ comes first, and tells extent and offset
         x, y, left, top = (int.from_bytes(frame[8 + 4 * i : 12 + 4 * i], "big") for i in range(4))
+        if int.from_bytes(frame[40:42], "big") > _MAX_COMPONENTS:
+            return None
         return x - left, y - top
     if frame[:2] != b"\xff\xd8":
         return None

@@ -1,12 +1,15 @@
 """Data sets from their official homes: resumed, checked, and with their licence beside them."""
 
+import errno
 import hashlib
+import io
 import json
+import os
 import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,7 +270,28 @@ class _Fetch:
         return self.out / f"{self.home.file}.part.json"
 
     def have(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
+        try:
+            return self.part.lstat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
+    def open_part(self, anew: bool = False) -> io.FileIO:
+        """Opens `part` to append to it, or `anew` empty; unbuffered, so that closing it on a full disk writes nothing.
+
+        Raises:
+            DataError: it is a link, through which the download would be written to anywhere.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if anew else 0)
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        link = DataError(f"{self.part} is a link; remove it and download again, or choose another folder")
+        if self.part.is_symlink():
+            raise link
+        try:
+            return io.FileIO(os.open(self.part, flags, 0o666), "ab")
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise link from error
+            raise
 
     def forget(self) -> None:
         with _writing(self.out):
@@ -278,8 +302,7 @@ class _Fetch:
         """Makes sure that there is a folder with enough space, and a part that the URL is the right one for."""
         with _writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-            with self.part.open("ab"):
-                pass
+            self.open_part().close()
         if self.have() and _read_json(self.state).get("url") != self.home.url:
             self.forget()
         self.check_space(self.home.size - self.have())
@@ -335,6 +358,7 @@ class _Fetch:
                 headers["If-Range"] = mark
         try:
             with requests.get(self.home.url, headers=headers, stream=True, timeout=self.timeout) as response:
+                self.check_encrypted([*(hop.url for hop in response.history), response.url])
                 start, total = self.judge(response, have, known)
                 if start is not None:
                     self.receive(response, start, total)
@@ -346,6 +370,12 @@ class _Fetch:
             raise _TryAgainError(f"the connection broke: {_innermost(error)}") from error
         except exceptions.RequestException as error:
             raise self.unreachable(_innermost(error)) from error
+
+    def check_encrypted(self, urls: Sequence[str]) -> None:
+        """Raises OfflineError where redirects lead from https to anything else."""
+        bare = next((url for url in urls if not url.lower().startswith("https:")), None)
+        if bare is not None and self.home.url.startswith("https:"):
+            raise self.unreachable(f"it leads on to {bare}, without encryption", f"look at {self.home.page}")
 
     def judge(self, response: "Response", have: int, known: Mapping[str, str]) -> tuple[int | None, int | None]:
         """What an answer means: (offset of its first byte, or None if all is there; length of the whole file)."""
@@ -382,16 +412,23 @@ class _Fetch:
             "length": length,
         }
         with _writing(self.out):
-            self.part.write_bytes(b"")
+            self.open_part(anew=True).close()
             write_bytes(self.state, json.dumps({k: v for k, v in heard.items() if v}).encode())
         return 0, total
 
     def receive(self, response: "Response", start: int, total: int | None) -> None:
         with _writing(self.out):
-            file = self.part.open("ab", buffering=0)  # nothing is left to write when a full disk makes us close it
-        with file, _bar(self.home.file, start, total or self.home.size, self.progress) as advance:
+            file = self.open_part()
+        limit = total or self.home.size
+        with file, _bar(self.home.file, start, limit, self.progress) as advance:
             done = start
             for piece in response.iter_content(_CHUNK):
+                if done + len(piece) > limit:
+                    self.forget()
+                    raise self.unreachable(
+                        f"the server sends more than the file's {limit:,} bytes", f"look at {self.home.page}"
+                    )
+                self.check_space(limit - done)
                 with _writing(self.part):
                     rest = memoryview(piece)
                     while rest:

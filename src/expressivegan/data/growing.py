@@ -105,13 +105,15 @@ def problem(path: Path, shape: tuple[int, ...], check: bool) -> str | None:
         return "missing"
     try:
         said = json.loads(side.read_text())
+        if said.get("version") != VERSION:
+            return "of another version"
         if path.stat().st_size != said["bytes"]:
             return "truncated"
         if tuple(said["shape"]) != shape:
             return "of another shape"
         if check and _checksum(path) != said["crc32"]:
             return "damaged"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "unreadable"
     return None
 

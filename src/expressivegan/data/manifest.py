@@ -44,7 +44,7 @@ class Record:
     group: str
     """"train" (generator and teacher), "judge" (classifiers that judge), "reference" (distances) or "test"."""
     width: int
-    """Pixels in the file, before any EXIF rotation."""
+    """Pixels of the picture as it is seen, after any EXIF rotation."""
     height: int
     mode: str
     """Pillow's name of the pixel format in the file."""
@@ -125,6 +125,12 @@ def _leaves(path: str) -> bool:
     if path.startswith("/") or (".." in path and ".." in PurePosixPath(path).parts):
         return True
     return (":" in path or "\\" in path) and Path(path).is_absolute()  # only Windows has those
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file begins as `Manifest.write` begins."""
+    with path.open("rb") as file:
+        return f'"format": "{FORMAT}"'.encode() in file.read(200)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     <cache>/passes/<key>/<size>-<fit>.<n>.part      the pixels, in the order of the journal
 
 The key is of the folder and the sizes. A chunk counts once its line stands in the journal and the pixels it speaks of
-are there; whoever comes after a kill goes on behind the last such chunk. A file is known again by path, size and time
+are there; whoever comes after a kill goes on behind the last such chunk. A file is known again by path, size and times
 of change, so that a folder which has grown is examined for its new files only. When all is read, the pixels become the
 cache's array by renaming; where files were dropped, changed or added in between, by copying the rows that are wanted.
 """
@@ -82,6 +82,8 @@ class OnePass:
 
     def _open(self) -> None:
         self.folder.mkdir(exist_ok=True)
+        for left in self.folder.glob("*.copy"):  # of a process that was killed while it copied
+            left.unlink()
         good = self._resume()
         if good is None:
             self._opened.close()

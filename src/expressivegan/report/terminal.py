@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from expressivegan.data.doctor.finding import SEVERITIES, Diagnosis, Finding, Table
+from expressivegan.data.doctor.finding import NOT_ASKED, SEVERITIES, Diagnosis, Finding, Table
 from expressivegan.report.text import files_text, spans, visible
 
 STYLES = {"high": "bold red", "medium": "bold yellow", "low": "cyan", "ok": "green", "skipped": "dim"}
@@ -27,7 +27,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     order = sorted(diagnosis.findings, key=lambda f: SEVERITIES.index(f.severity))
     _line(console, f"{diagnosis.source}: {diagnosis.kind}, data hash {diagnosis.data_hash[:12]}", "bold")
     _overview(diagnosis.overview, console)
-    listed = [f for f in order if f.severity != "ok"]
+    unasked = [f for f in order if f.title == NOT_ASKED]
+    listed = [f for f in order if f.severity != "ok" and f not in unasked]
     if listed:
         console.print(_findings(listed, console))
     for finding in order:
@@ -37,6 +38,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     if quiet:
         label = Text("nothing found by: ", STYLES["ok"])
         console.print(label.append(_safe(", ".join(quiet), console), style="not green"), highlight=False)
+    if unasked:
+        _line(console, f"{len(unasked)} other checks were not asked for", STYLES["skipped"])
     counts = [f"{sum(f.severity == s for f in order)} {s}" for s in SEVERITIES]
     _line(console, ", ".join(counts), STYLES[diagnosis.worst()])
 

@@ -7,13 +7,14 @@ is arbitrary up to a common map: before merging, the reference class's CAM is su
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from expressivegan.config import Merge
 from expressivegan.errors import InputError
 from expressivegan.images import check_images
 from expressivegan.teacher.backbone import (
@@ -28,7 +29,6 @@ from expressivegan.teacher.backbone import (
     xrv_labels,
 )
 
-Merge = Literal["max", "mean", "weighted", "topk"]
 DEFAULT_WEIGHTS = "xrv:densenet121-res224-all"
 
 

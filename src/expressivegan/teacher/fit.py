@@ -6,7 +6,6 @@ selected upon.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import make_directory, save_model
+from expressivegan.config import TeachConfig
 from expressivegan.data import ImageSet
 from expressivegan.data.doctor.border import frame_auc
 from expressivegan.devices import Device, Precision, make_fabric
@@ -26,46 +26,13 @@ from expressivegan.images import from_uint8, grid, overlay, save_png
 from expressivegan.intervals import Interval
 from expressivegan.streams import Streams, derive_seed
 from expressivegan.teacher.backbone import XRV_PREFIX, load_xrv
-from expressivegan.teacher.cam import CXR_CAM_Teacher, Merge
+from expressivegan.teacher.cam import CXR_CAM_Teacher
 from expressivegan.teacher.metrics import as_json, classification_report, confusion
 from expressivegan.warp import random_affine, warp
 
 Progress = Callable[[int, int, str], None]
 
 _GROUP_NAMES = {"judge": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class TeachConfig:
-    """How a teacher is fitted."""
-
-    backbone: str = "compact"
-    """Architecture: compact (64 px, CPUs) or densenet121 (torchxrayvision's)."""
-    init: str | None = None
-    """Start from torchxrayvision's named weights, e.g. xrv:densenet121-res224-all; only with densenet121."""
-    epochs: int = 24
-    """Passes over the training patients' images."""
-    batch: int = 32
-    """Images in a step."""
-    rate: float = 2e-3
-    """Largest learning rate of AdamW; it warms up for one epoch and falls to 0 along a cosine."""
-    weight_decay: float = 0.05
-    """Of AdamW, decoupled."""
-    smoothing: float = 0.05
-    """Label smoothing."""
-    seed: int = 0
-    """Root of all random streams."""
-    meth: Merge = "topk"
-    """How the maps of the classes are merged."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} (={getattr(self, name)}) must be at least {least}")
-        if not 0 < self.rate < float("inf"):
-            raise InputError(f"rate (={self.rate}) must be positive")
-        if not 0 <= self.smoothing < 1:
-            raise InputError(f"smoothing (={self.smoothing}) must be from 0 to below 1")
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:

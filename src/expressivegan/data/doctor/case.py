@@ -57,20 +57,33 @@ class Case:
         """(N,) the data set's own split, "train", "val" or "test"; of a dealt manifest its group."""
         return np.array([r.group if self.dealt or r.official is None else r.official for r in self.records])
 
+    @cached_property
+    def _opened(self) -> dict[int, UInt8Array]:
+        return {}
+
     def images(self, resolution: int) -> UInt8Array:
         """uint8 (N, resolution, resolution), stretched, from the cache (memory-mapped; made on first use)."""
+        if resolution not in self._opened:
+            self._opened[resolution] = self._open(resolution)
+        return self._opened[resolution]
+
+    def _open(self, resolution: int) -> UInt8Array:
         if resolution >= BASE:
             return pixels_of(self.manifest, self.cache, resolution, "stretch", self.progress)[0]
         name = f"{self.manifest.content_hash[:20]}-{resolution}-from-{BASE}"
         shape = (len(self.records), resolution, resolution)
-        return cache.array(
-            self.cache, name, shape, lambda start: _smaller(self.images(BASE)[start:], resolution), check=False
-        )
+        base = self.images(BASE)
+        return cache.array(self.cache, name, shape, lambda start: _smaller(base[start:], resolution), check=False)
 
     @cached_property
     def features(self) -> npt.NDArray[np.float32]:
         """float32 (N, d) that describe what the pictures show, learned without labels."""
         return patch_features(self.images(SIDE), self.seed)
+
+    def release(self) -> None:
+        """Lets go of the memory that reading the pictures took."""
+        for images in self._opened.values():
+            cache.release(images)
 
     def sample(self, most: int) -> npt.NDArray[np.int64]:
         """Ascending indices of all images, or of `most` drawn ones where there are more."""
@@ -83,6 +96,7 @@ class Case:
 def _smaller(images: UInt8Array, resolution: int) -> Iterator[UInt8Array]:
     for start in range(0, len(images), 256):
         part = torch.from_numpy(images[start : start + 256].copy())[:, None]  # torch wants memory it may write to
+        cache.release(images)
         yield F.interpolate(part, (resolution, resolution), mode="bilinear", antialias=True)[:, 0].numpy()
 
 

@@ -1,15 +1,17 @@
 """Pictures that exist twice: the same file, the same pixels, or a copy that was changed a little."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from expressivegan.data.cache import release
 from expressivegan.data.doctor.case import Case
 from expressivegan.data.doctor.finding import Figure, Finding, Picture, Severity, Table
 from expressivegan.data.doctor.pictures import montage
-from expressivegan.data.doctor.similarity import COPY, SIDE, Alike, compare
+from expressivegan.data.doctor.similarity import SIDE, Alike, compare, copy_line
 from expressivegan.data.split import join
 
 _SHOWN = 8
@@ -24,8 +26,10 @@ def exact(case: Case) -> Finding:
     files = [group for group in by_content.values() if len(group) > 1]
     first = [group[0] for group in by_content.values()]
     by_pixels: dict[bytes, list[int]] = defaultdict(list)
-    for i in first:
-        by_pixels[images[i].tobytes()].append(i)
+    for n, i in enumerate(first):
+        by_pixels[hashlib.sha256(images[i].tobytes()).digest()].append(i)
+        if n % 1000 == 0:
+            release(images)
     joined = join((str(i), name) for name, group in _named(files, by_pixels.values()) for i in group)
     groups: dict[str, list[int]] = defaultdict(list)
     for member, leader in joined.items():
@@ -46,15 +50,16 @@ def near(case: Case) -> Finding:
     pairs = compare(images)
     both = zip(pairs.first, pairs.second, strict=True)
     identical = np.array([np.array_equal(images[i], images[j]) for i, j in both], bool)
-    is_copy = (pairs.likeness >= COPY) & ~identical
+    line = copy_line(pairs.likeness)
+    is_copy = (pairs.likeness >= line) & ~identical
     chosen = np.flatnonzero(is_copy)
     groups = [[int(pairs.first[p]), int(pairs.second[p])] for p in chosen]
     details = [{"likeness": round(float(pairs.likeness[p]), 4), "mirrored": bool(pairs.mirrored[p])} for p in chosen]
     finding = _finding(case, "near-duplicates", "near-duplicates", groups, details)
-    return finding if groups else _with_closest(case, finding, pairs, ~is_copy & ~identical)
+    return finding if groups else _with_closest(case, finding, pairs, ~is_copy & ~identical, line)
 
 
-def _with_closest(case: Case, finding: Finding, pairs: Alike, others: np.ndarray) -> Finding:
+def _with_closest(case: Case, finding: Finding, pairs: Alike, others: np.ndarray, line: float) -> Finding:
     """The closest pairs that are no copies, so that one sees where the line runs."""
     strangers = case.patients[pairs.first] != case.patients[pairs.second]
     chosen = np.flatnonzero(others & strangers)[:_SHOWN]
@@ -62,7 +67,7 @@ def _with_closest(case: Case, finding: Finding, pairs: Alike, others: np.ndarray
         return finding
     picture = _pairs_picture(case, [(int(pairs.first[p]), int(pairs.second[p])) for p in chosen])
     figure = Figure("likeness of the closest pair of different patients", float(pairs.likeness[chosen[0]]))
-    caption = f"The closest pairs that are not copies (likeness at most {figure.value:.2f}, copies from {COPY} on)"
+    caption = f"The closest pairs that are not copies (likeness at most {figure.value:.2f}, copies from {line:.2f} on)"
     return Finding(
         finding.check,
         finding.severity,
@@ -95,7 +100,9 @@ def _finding(case: Case, check: str, what: str, groups: list[list[int]], details
     elif across["patients"] and known:
         severity = "medium"
     words = ", ".join(f"{len(found) or 'none'} across {name}" for name, found in across.items())
-    items = [{"paths": [records[i].path for i in g]} for g in groups]
+    items: list[dict[str, Any]] = [
+        {"paths": [records[i].path for i in g], "sha256": [records[i].sha256 for i in g]} for g in groups
+    ]
     for item, detail in zip(items, details, strict=False):
         item.update(detail)
     for item, group in zip(items, groups, strict=True):

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
+from expressivegan.data.cache import release
+
 SIDE = 64
 _PATCH = 8
 _STRIDE = 2
@@ -40,6 +42,7 @@ def patch_features(images: UInt8Array, seed: int = 0) -> Floats:
     found = np.empty((len(images), length), np.float32)
     for part in _parts(np.arange(len(images))):
         found[part] = reduce.transform(_answers(images[part], kernels, offsets))
+        release(images)
     return found
 
 

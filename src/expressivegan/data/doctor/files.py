@@ -9,6 +9,8 @@ from expressivegan.data.doctor.finding import Figure, Finding, Severity, Table
 from expressivegan.intervals import share_interval
 
 _SMALL_SPLIT = 100
+NOT_CHOSEN = ("shows none of the chosen classes", "ambiguous")
+"""How the reasons begin of files that the user's choice of classes leaves out: nothing is wrong with those."""
 _SPLITS = ("train", "val", "judge", "reference", "test")
 
 
@@ -24,15 +26,15 @@ def overview(case: Case) -> Table:
             for k in range(len(case.manifest.classes))
         ]
         most = max(several.values())
-        rows.append((split, str(int(within.sum())), str(len(several)), *cells,
-                     str(sum(n > 1 for n in several.values())), str(most)))  # fmt: skip
+        rows.append((split, str(int(within.sum())), str(len(several)),
+                     str(sum(n > 1 for n in several.values())), str(most), *cells))  # fmt: skip
     named = (f"{c} (patients)" for c in case.manifest.classes)
-    return Table(("split", "images", "patients", *named, "patients with several", "most of one"), tuple(rows))
+    return Table(("split", "images", "patients", "with several", "most of one", *named), tuple(rows))
 
 
 def unreadable(case: Case) -> Finding:
     """Files that were left out, by reason."""
-    rejected = case.manifest.rejected
+    rejected = [r for r in case.manifest.rejected if not r.reason.startswith(NOT_CHOSEN)]
     total = len(rejected) + len(case.records)
     figure = Figure.of("share of files left out", share_interval(len(rejected), total), 0)
     if not rejected:
@@ -78,7 +80,10 @@ def odd(case: Case) -> Finding:
         "odd-files",
         "low",
         f"{len(strange)} of {len(case.records)} files have another mode than the usual {usual} ({most}): "
-        + ", ".join(f"{n} {mode}" for mode, n in counts.most_common()[1:]),
+        + ", ".join(
+            f"{n} {mode}" + "".join(f", none of {c}" for c in classes if not by_class[mode, c])
+            for mode, n in counts.most_common()[1:]
+        ),
         figures,
         "Colour, palette and 16-bit files went another way through the hospital's systems; if they are more frequent "
         "in one class, they tell the label.",
@@ -104,7 +109,8 @@ def small_splits(case: Case) -> Finding:
                 (f"{split} holds {int(within.sum())} images, so that an accuracy is known to ±{half:.0%}", "medium")
             )
     if not poor:
-        return Finding("small-splits", "ok", "Every split is large enough to measure with", tuple(figures))
+        title = "Every split is large enough to measure with" if len(brought) > 1 else "The set brings no splits"
+        return Finding("small-splits", "ok", title, tuple(figures))
     worst: Severity = "high" if any(s == "high" for _, s in poor) else "medium"
     return Finding(
         "small-splits",

@@ -12,6 +12,8 @@ Severity = Literal["high", "medium", "low", "ok", "skipped"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low", "ok", "skipped")
 """high: results on these data would be wrong; medium: they may be; low: worth knowing; ok: looked for, not found;
 skipped: could not be looked for, and the title says why."""
+NOT_ASKED = "Not asked for"
+"""Title of a check that the user left out."""
 
 
 class Figure(NamedTuple):

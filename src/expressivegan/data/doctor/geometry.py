@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from expressivegan.data.doctor.case import Case
-from expressivegan.data.doctor.crossval import class_aucs, enough, out_of_fold, shortcut_severity
+from expressivegan.data.doctor.crossval import certain, large_classes, shortcut_severity, told_label
 from expressivegan.data.doctor.finding import Figure, Finding, Table
 from expressivegan.intervals import Interval, auc_interval
 
@@ -17,11 +17,14 @@ def check(case: Case) -> Finding:
     labels, patients = case.labels, case.patients
     if case.manifest.source == "phantom":
         return Finding(CHECK, "skipped", "Phantoms are drawn, not read from files: they have no geometry")
-    if not enough(labels, patients):
+    if not large_classes(labels, patients):
         return Finding(CHECK, "skipped", "Fewer than 10 patients in a class: whether geometry tells it cannot be said")
     classes = case.manifest.classes
     columns, modes = attributes(case)
-    rows, figures, judged = [], [], []
+    rows, figures = [], []
+    raw: list[Interval] = []
+    sizes: list[Interval] = []
+    judged: list[Interval] = []
     targets = _targets(case)
     for name, values in columns.items():
         if len(np.unique(values)) == 1:
@@ -33,15 +36,20 @@ def check(case: Case) -> Finding:
         )
         rows.append((name, f"median: {medians}", *(str(i) for i in found.values())))
         figures += [Figure.of(f"AUC of {name}: {t}", i, 0.5) for t, i in found.items()]
-        if name != "file size":  # which tells of the content as well, once all pictures have one size
-            judged += list(found.values())
-    if len(set(modes)) > 1:
-        chance = out_of_fold(_one_hot(modes), labels, patients, strength=1.0)
-        found = class_aucs(chance, labels, patients, classes)
-        counts = "; ".join(
-            f"{m}: " + ", ".join(f"{int(((modes == m) & (labels == k)).sum())} {c}" for k, c in enumerate(classes))
-            for m in sorted(set(modes))
-        )
+        # The size in bytes tells of the content as well, once all pictures have one geometry
+        (sizes if name == "file size" else raw).extend(found.values())
+    names = sorted(set(modes))
+    counts = "; ".join(
+        f"{m}: " + ", ".join(f"{int(((modes == m) & (labels == k)).sum())} {c}" for k, c in enumerate(classes))
+        for m in names
+    )
+    if len(names) == 2:  # a number like the others
+        found = {t: auc_interval(mask, modes == names[1], list(patients), 300) for t, mask in targets.items()}
+        rows.append(("mode", counts, *(str(i) for i in found.values())))
+        figures += [Figure.of(f"AUC of mode: {t}", i, 0.5) for t, i in found.items()]
+        raw += list(found.values())
+    elif len(names) > 2:
+        found = told_label(_one_hot(modes), labels, patients, classes, strength=1.0)
         rows.append(("mode", counts, *(_cell(found, t) for t in targets)))
         figures += [Figure.of(f"AUC of mode: {t}", i, 0.5) for t, i in found.items()]
         judged += list(found.values())
@@ -52,15 +60,17 @@ def check(case: Case) -> Finding:
         both = np.column_stack([*used, _one_hot(modes)])
         if np.ptp(both, axis=0).max() == 0:
             continue
-        found = class_aucs(out_of_fold(both, labels, patients, "trees"), labels, patients, classes)
+        found = told_label(both, labels, patients, classes, "trees")
         rows.append((name, "cross-validated over patients", *(_cell(found, t) for t in targets)))
         figures += [Figure.of(f"AUC of {name}: {t}", i, 0.5) for t, i in found.items()]
         if left_out:
             judged += list(found.values())
-    severity = shortcut_severity(judged) if judged else "ok"
+    severity = shortcut_severity(max(certain(raw, two_sided=True), certain(judged)))
+    order = list(targets)
+    figures.sort(key=lambda f: order.index(f.name.split(": ")[1]))
     table = Table(("what", "seen", *targets), tuple(rows))
     size = max((f for f in figures if f.name.startswith("AUC of file size")), key=_strength, default=None)
-    if severity == "ok" and size is not None and _strength(size) >= 0.6:
+    if severity == "ok" and size is not None and certain(sizes, two_sided=True) >= 0.6:
         told = f"{size.name.removeprefix('AUC of ')} with AUC {_strength(size):.2f}"
         return Finding(
             CHECK,
@@ -88,8 +98,9 @@ def check(case: Case) -> Finding:
         tuple(figures),
         "Stretching pictures to a square writes the aspect ratio into the anatomy, and enlarging small ones blurs "
         "them: a network scores well by looking at that, and fails on any other hospital's images.",
-        "Report a classifier of geometry alone beside every result. To cut all pictures to one aspect ratio: "
-        "`expressivegan data fix DATA --out fixed.jsonl --geometry`",
+        "Report a classifier of geometry alone beside every result. One aspect ratio for all, so that stretching "
+        "distorts all alike: `expressivegan data fix DATA --out fixed.jsonl --geometry`. Differences of sharpness and "
+        "compression stay",
         table,
     )
 
@@ -118,9 +129,9 @@ def attributes(case: Case) -> tuple[dict[str, Floats], npt.NDArray[np.str_]]:
 
 
 def _targets(case: Case) -> dict[str, npt.NDArray[np.bool_]]:
-    classes = case.manifest.classes
-    chosen = range(len(classes)) if len(classes) > 2 else range(1)
-    return {f"{classes[k]} against the rest": case.labels == k for k in chosen if (case.labels == k).any()}
+    large = large_classes(case.labels, case.patients)
+    chosen = large if len(large) > 2 else large[:1]
+    return {f"{case.manifest.classes[k]} against the rest": case.labels == k for k in chosen}
 
 
 def _one_hot(values: npt.NDArray[np.str_]) -> Floats:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from expressivegan.data.doctor.case import Case
-from expressivegan.data.doctor.crossval import enough, out_of_fold
+from expressivegan.data.doctor.crossval import large_classes, out_of_fold, within_folds
 from expressivegan.data.doctor.finding import Figure, Finding, Picture, Severity, Table
 from expressivegan.data.doctor.pictures import montage
 from expressivegan.intervals import share_interval
@@ -13,16 +13,20 @@ from expressivegan.intervals import share_interval
 CHECK = "label-noise"
 _SHOWN = 8
 _NOTABLE = 0.02  # share of doubtful labels: clean phantom sets have up to that, sets with 5% of wrong labels more
+_ABLE = 0.85  # balanced accuracy below which doubts may as well be the classifier's own
 _LEAST_AUC = 0.7  # of the class that is hardest to tell: whoever sees nothing has no right to doubt
 
 
 def check(case: Case) -> Finding:
     """Images whose out-of-fold prediction is confidently another class."""
-    labels, patients, classes = case.labels, case.patients, case.manifest.classes
-    if not enough(labels, patients):
-        return Finding(CHECK, "skipped", "Fewer than 10 patients in a class: labels cannot be checked")
-    chance = out_of_fold(case.features, labels, patients, strength=0.01)
-    weakest = _weakest_auc(chance, labels)
+    classes = case.manifest.classes
+    large = large_classes(case.labels, case.patients)
+    if not large:
+        return Finding(CHECK, "skipped", "Fewer than two classes have 10 patients: labels cannot be checked")
+    of = np.flatnonzero(np.isin(case.labels, large))
+    labels, records = case.labels[of], [case.records[i] for i in of]
+    chance, fold = out_of_fold(case.features[of], labels, case.patients[of], strength=0.01)
+    weakest = _weakest_auc(chance, labels, fold)
     if weakest < _LEAST_AUC:
         return Finding(
             CHECK,
@@ -34,7 +38,8 @@ def check(case: Case) -> Finding:
     doubtful = doubtful[np.argsort(chance[doubtful, labels[doubtful]], kind="stable")]
     share = share_interval(len(doubtful), len(labels))
     figures = [Figure.of("share of labels in doubt", share)]
-    figures.append(Figure("accuracy of the classifier that doubts", float((chance.argmax(1) == labels).mean())))
+    accuracy = float(np.mean([(chance.argmax(1) == k)[labels == k].mean() for k in large]))
+    figures.append(Figure("balanced accuracy of the classifier that doubts", accuracy))
     rows = []
     for k, name in enumerate(classes):
         for j, as_what in enumerate(classes):
@@ -43,7 +48,7 @@ def check(case: Case) -> Finding:
                 rows.append((name, as_what, str(n), f"{n / max(1, int((labels == k).sum())):.1%}"))
     items = tuple(
         {
-            "paths": [case.records[i].path],
+            "paths": [records[i].path],
             "label": classes[labels[i]],
             "looks_like": classes[other[i]],
             "probability_of_label": round(float(chance[i, labels[i]]), 4),
@@ -52,8 +57,9 @@ def check(case: Case) -> Finding:
     )
     if not len(doubtful):
         return Finding(CHECK, "ok", "No label is clearly contradicted by its picture", tuple(figures))
-    severity: Severity = "medium" if share.low > _NOTABLE else "low"
-    images = case.images(64)
+    able = accuracy >= _ABLE
+    severity: Severity = "medium" if share.low > _NOTABLE and able else "low"
+    images = case.images(64)[of]
     shown = [
         [images[i] for i in doubtful[labels[doubtful] == k][:_SHOWN]]
         for k in range(len(classes))
@@ -64,7 +70,7 @@ def check(case: Case) -> Finding:
         CHECK,
         severity,
         f"{len(doubtful)} labels ({share.value:.1%}) are in doubt: a classifier that never saw the patient is sure of "
-        "another class",
+        "another class" + ("" if able else f", but it is right in {accuracy:.0%} of all only: the classes look alike"),
         tuple(figures),
         "Wrong labels teach wrong borders and put a ceiling on every score; where two classes look alike, doubt is no "
         "proof of an error.",
@@ -75,8 +81,8 @@ def check(case: Case) -> Finding:
     )
 
 
-def _weakest_auc(chance: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    return min(float(roc_auc_score(labels == k, chance[:, k])) for k in np.unique(labels))
+def _weakest_auc(chance: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]) -> float:
+    return min(float(roc_auc_score(labels == k, within_folds(chance[:, k], fold))) for k in np.unique(labels))
 
 
 def confident_issues(chance: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

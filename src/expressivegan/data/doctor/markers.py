@@ -48,7 +48,11 @@ def check(case: Case) -> Finding:
         Figure.of(f"AUC of {name} from number, place and size of markers", auc, 0.5) for name, auc in told.items()
     ]
     pictures = (_montage(part, images, found), _heat_map(part, images, found))
-    items = tuple({"paths": [path], "boxes": [list(box) for box in boxes]} for path, boxes in _boxes(part, found))
+    contents = {r.path: r.sha256 for r in part.records}
+    items = tuple(
+        {"paths": [path], "sha256": [contents[path]], "boxes": [list(box) for box in boxes]}
+        for path, boxes in _boxes(part, found)
+    )
     return Finding(
         CHECK,
         severity,
@@ -112,10 +116,7 @@ def _sampled(case: Case) -> Case:
 
 def _association(case: Case, values: Floats) -> dict[str, Interval]:
     """ "A against the rest" → AUC from the features of the marks, cross-validated; empty for too few patients."""
-    if not crossval.enough(case.labels, case.patients):
-        return {}
-    odds = crossval.out_of_fold(values, case.labels, case.patients, "trees", seed=case.seed)
-    return crossval.class_aucs(odds, case.labels, case.patients, case.manifest.classes)
+    return crossval.told_label(values, case.labels, case.patients, case.manifest.classes, "trees", seed=case.seed)
 
 
 def _judge(told: dict[str, Interval]) -> tuple[Severity, str]:
@@ -123,9 +124,10 @@ def _judge(told: dict[str, Interval]) -> tuple[Severity, str]:
         return "low", "whether they tell the label cannot be said of so few patients"
     name, auc = max(told.items(), key=lambda item: item[1].low)
     numbers = f"{name} from them alone: AUC {auc}"
-    if auc.low > HIGH:
+    sure = crossval.certain(list(told.values()))
+    if sure > HIGH:
         return "high", f"they tell the label ({numbers})"
-    if auc.low > MEDIUM:
+    if sure > MEDIUM:
         return "medium", f"they tell something of the label ({numbers})"
     return "low", f"they tell little of the label ({numbers})"
 

@@ -147,7 +147,8 @@ def _other_reading(case: Case, numbers: npt.NDArray[np.str_]) -> tuple[int, int,
     keys_of: dict[str, set[str]] = defaultdict(set)
     splits_of: dict[str, set[str]] = defaultdict(set)
     trained: dict[str, set[str]] = defaultdict(set)
-    rows = zip(numbers.tolist(), case.patients.tolist(), case.splits.tolist(), strict=True)
+    published = [r.official or r.group for r in case.records]  # our own deal knows the keys, and splits the numbers
+    rows = zip(numbers.tolist(), case.patients.tolist(), published, strict=True)
     for number, patient, split in rows:
         if not number:
             continue
@@ -184,8 +185,13 @@ def _resemblance(case: Case, keys: npt.NDArray[np.str_], apart: npt.NDArray[np.s
         pairs, owners = [pairs[k] for k in kept], [owners[k] for k in kept]
     strangers = []
     of_class = [np.flatnonzero(case.labels == k) for k in range(len(case.manifest.classes))]
-    for a, b in pairs:
-        strangers.append((a, int(rng.choice(of_class[case.labels[b]]))))
+    for (a, b), key in zip(pairs, owners, strict=True):
+        drawn = int(rng.choice(of_class[case.labels[b]]))
+        for _ in range(100):
+            if keys[drawn] != key and case.patients[drawn] != case.patients[a]:
+                break
+            drawn = int(rng.choice(of_class[case.labels[b]]))
+        strangers.append((a, drawn))
     vectors = case.features - case.features.mean(0)
     vectors = vectors / (vectors.std(0) + 1e-6)
     both = np.array(pairs + strangers)

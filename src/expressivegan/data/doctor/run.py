@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from expressivegan.data.doctor import border, duplicates, exposure, files, geometry, labels, markers, patients, shift
 from expressivegan.data.doctor.case import Case
-from expressivegan.data.doctor.finding import SEVERITIES, Diagnosis, Finding
+from expressivegan.data.doctor.finding import NOT_ASKED, SEVERITIES, Diagnosis, Finding
 from expressivegan.errors import InputError
 
 CHECKS: dict[str, Callable[[Case], Finding]] = {
@@ -50,12 +50,16 @@ def diagnose(
         if name not in CHECKS:
             raise InputError(f"checks (={name!r}) must be among {', '.join(CHECKS)}")
     findings, seconds = [], {}
+    if not case.records:
+        return _nothing_usable(case, chosen)
     for done, name in enumerate(chosen):
         progress(done, len(chosen), name)
         start = time.perf_counter()
         found = CHECKS[name](case)
+        case.release()
         findings.append(replace(found, remedy=found.remedy.replace(" DATA ", f" {shlex.quote(case.source)} ")))
         seconds[name] = round(time.perf_counter() - start, 2)
+    findings += [Finding(name, "skipped", NOT_ASKED) for name in CHECKS if name not in chosen]
     progress(len(chosen), len(chosen), "")
     manifest = case.manifest
     return Diagnosis(
@@ -67,4 +71,19 @@ def diagnose(
         overview=files.overview(case),
         findings=tuple(sorted(findings, key=lambda f: SEVERITIES.index(f.severity))),
         seconds=seconds,
+    )
+
+
+def _nothing_usable(case: Case, chosen: Sequence[str]) -> Diagnosis:
+    """No picture can be read: the reasons are all there is to say."""
+    unusable = replace(files.unreadable(case), severity="high")
+    skipped = [Finding(name, "skipped", "No image can be used") for name in chosen if name != unusable.check]
+    return Diagnosis(
+        source=case.source,
+        kind=case.manifest.source,
+        data_hash=case.manifest.data_hash,
+        version=version("expressivegan"),
+        classes=case.manifest.classes,
+        overview=files.overview(case),
+        findings=(unusable, *skipped),
     )

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from expressivegan.data.doctor.case import Case
-from expressivegan.data.doctor.crossval import LEAST_PATIENTS, out_of_fold
+from expressivegan.data.doctor.crossval import LEAST_PATIENTS, certain, out_of_fold, within_folds
 from expressivegan.data.doctor.finding import Figure, Finding, Picture, Table
 from expressivegan.data.doctor.pictures import montage
-from expressivegan.intervals import Interval, auc_interval, share_interval
+from expressivegan.intervals import Interval, auc_interval, mean_interval
 
 _NOTABLE = 0.05  # difference of shares
 
@@ -24,17 +24,11 @@ def prevalence(case: Case) -> Finding:
         return Finding(check, "skipped", "There are no two splits of 30 images to compare")
     shares: dict[str, list[Interval]] = {}
     for k, name in enumerate(classes):
-        shares[name] = [
-            share_interval(int((case.labels[case.splits == s] == k).sum()), int((case.splits == s).sum()))
-            for s in names
-        ]
+        shares[name] = _shares(case, case.labels == k, names)
     reference = case.manifest.reference_class
     if reference is not None and len(classes) > 2:
         at = classes.index(reference)
-        shares[f"all but {reference}"] = [
-            share_interval(int((case.labels[case.splits == s] != at).sum()), int((case.splits == s).sum()))
-            for s in names
-        ]
+        shares[f"all but {reference}"] = _shares(case, case.labels != at, names)
     figures = tuple(
         Figure.of(f"share of {c} in {s}", i) for c, found in shares.items() for s, i in zip(names, found, strict=True)
     )
@@ -59,8 +53,8 @@ def prevalence(case: Case) -> Finding:
 
 
 def _shares(case: Case, chosen: npt.NDArray[np.bool_], names: list[str]) -> list[Interval]:
-    within = [case.splits == s for s in names]
-    return [share_interval(int((chosen & w).sum()), int(w.sum())) for w in within]
+    """Share of the chosen images in each split, with intervals over patients: one may have thirty images."""
+    return [mean_interval(chosen[case.splits == s], case.patients[case.splits == s].tolist()) for s in names]
 
 
 def covariate(case: Case) -> Finding:
@@ -74,13 +68,14 @@ def covariate(case: Case) -> Finding:
         where, patients = test[within].astype(np.int64), case.patients[within]
         if min(len(set(patients[where == side])) for side in (0, 1)) < LEAST_PATIENTS:
             continue
-        chances[within] = out_of_fold(case.features[within], where, patients, strength=1e-3)[:, 1]
+        chance, fold = out_of_fold(case.features[within], where, patients, strength=1e-3)
+        chances[within] = within_folds(chance[:, 1], fold)
         found = auc_interval(where == 1, chances[within], list(patients), 300)
         figures.append(Figure.of(f"AUC of test against train among {name}", found, 0.5))
     if not figures:
         return Finding(check, "skipped", "There are no train and test splits with 10 patients of one class in both")
-    worst = max(figures, key=lambda f: f.low if f.low is not None else f.value)
-    low = worst.low if worst.low is not None else worst.value
+    worst = max(figures, key=lambda f: f.value)
+    low = certain([Interval(f.value, f.low or 0.0, f.high or 1.0) for f in figures])
     if low < 0.55:
         return Finding(check, "ok", f"Train and test pictures look alike ({_line(worst)})", tuple(figures))
     images = case.images(64)

@@ -9,6 +9,8 @@ Measured on 4,732 images of Kermany's set and 120 copies of each kind at 96 pixe
 most 0.64 (known duplicates apart), copies at least 0.90; among phantoms 0.82 and 0.91.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +18,13 @@ import numpy.typing as npt
 from scipy.fft import dctn, irfft2, rfft2
 from scipy.ndimage import uniform_filter1d
 
+from expressivegan.data.cache import release
+from expressivegan.data.examine import workers
+
 SIDE = 96
 COPY = 0.86
-"""Likeness from which on two pictures count as copies."""
+"""Likeness from which on two pictures count as copies, unless the set's own chance likeness reaches higher."""
+_SURE = 6.0  # standard deviations above the usual likeness of two candidates: among 250,000 pairs chance reaches 5.5
 _NEIGHBOURS = 5
 _LENGTH = 64  # of the descriptor
 _FREQUENCIES = 14
@@ -58,6 +64,20 @@ def compare(images: UInt8Array) -> Alike:
     return Alike(pairs[order, 0], pairs[order, 1], likeness[order], mirrored[order])
 
 
+def copy_line(likeness: Floats) -> float:
+    """The likeness from which on two pictures of this set count as copies.
+
+    Pictures that are much alike by nature (drawn ones, one machine's) resemble each other more by chance, and the more
+    pairs there are, the more so. After Fisher's transformation likeness by chance is about normal; its centre and lower
+    half, which copies do not touch, say how far chance reaches.
+    """
+    if len(likeness) < 100:
+        return COPY
+    z = np.arctanh(np.clip(likeness, -0.999, 0.999))
+    centre, low = np.quantile(z, [0.5, 0.1587])
+    return float(min(0.95, max(COPY, np.tanh(centre + _SURE * (centre - low)))))
+
+
 def candidates(images: UInt8Array) -> Ints:
     """int64 (P, 2), unique pairs i < j that one of the two indices proposes."""
     described, hashed = _describe(images)
@@ -91,13 +111,17 @@ def _describe(images: UInt8Array) -> tuple[Floats, UInt8Array]:
     k = _FREQUENCIES
     spectra = np.empty((len(images), 2 * (k - 1) * k + k), np.float32)
     hashes = np.empty((len(images), 8), np.uint8)
-    for start in range(0, len(images), _BATCH):
-        part = np.asarray(images[start : start + _BATCH])
+
+    def describe(start: int) -> None:
+        part = np.array(images[start : start + _BATCH])
+        release(images)
         spectrum = np.log1p(np.abs(rfft2(fine(part) * window)))
         up, down = spectrum[:, 1:k, :k], spectrum[:, -1:-k:-1, :k]  # a mirror exchanges these two
         both = [(up + down).reshape(len(part), -1), spectrum[:, 0, :k], np.abs(up - down).reshape(len(part), -1)]
         spectra[start : start + len(part)] = np.concatenate(both, axis=1)
         hashes[start : start + len(part)] = _hash(part)
+
+    _in_threads(describe, len(images))
     spectra -= spectra.mean(0)
     values, vectors = np.linalg.eigh(spectra.T @ spectra / max(1, len(spectra) - 1))
     kept = min(_LENGTH, len(images))
@@ -134,13 +158,24 @@ def _neighbours(vectors: Floats | UInt8Array, reach: float, metric: str) -> Ints
 def _compare(images: UInt8Array, pairs: Ints) -> tuple[Floats, npt.NDArray[np.bool_]]:
     likeness = np.zeros(len(pairs), np.float32)
     mirrored = np.zeros(len(pairs), bool)
-    for start in range(0, len(pairs), _BATCH):
+
+    def compare(start: int) -> None:
         part = pairs[start : start + _BATCH]
         a, b = fine(images[part[:, 0]]), fine(images[part[:, 1]])
+        release(images)
         straight, turned = _overlay(a, b), _overlay(a, np.ascontiguousarray(b[:, :, ::-1]))
         likeness[start : start + len(part)] = np.maximum(straight, turned)
         mirrored[start : start + len(part)] = turned > straight
+
+    _in_threads(compare, len(pairs))
     return likeness, mirrored
+
+
+def _in_threads(work: Callable[[int], None], count: int) -> None:
+    """Calls `work` with the start of every batch; NumPy and SciPy give the interpreter free meanwhile."""
+    with ThreadPoolExecutor(workers()) as pool:
+        for _ in pool.map(work, range(0, count, _BATCH)):
+            pass
 
 
 def _overlay(a: Floats, b: Floats) -> Floats:

@@ -11,7 +11,6 @@ from expressivegan.data.fix.remedies import (
     keep_patients_together,
     mask_markers,
     same_files,
-    upright_sizes,
     within,
 )
 from expressivegan.data.fix.repair import fix
@@ -34,6 +33,5 @@ __all__ = [
     "read_report",
     "same_files",
     "undo",
-    "upright_sizes",
     "within",
 ]

@@ -21,7 +21,7 @@ _COSTLY = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a report says can be repaired. All but `notes` are arguments of `fix`."""
+    """What a report says can be repaired: arguments of `fix`, and what else is worth knowing."""
 
     duplicates: tuple[tuple[str, ...], ...] = ()
     same_patient: tuple[tuple[str, ...], ...] = ()
@@ -29,6 +29,8 @@ class Plan:
     markers: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What cannot be repaired from the report alone, one sentence each."""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """Path → SHA-256 of the files that the report spoke of."""
 
     def arguments(self) -> dict[str, Any]:
         """For `fix(manifest, **plan.arguments())`."""
@@ -36,8 +38,17 @@ class Plan:
         return {name: getattr(self, name) for name in names}
 
     def for_manifest(self, manifest: Manifest) -> "Plan":
-        """Without images that the manifest does not have, such as those that were rejected; a note counts them."""
+        """Without images that the manifest does not have, such as those that were rejected; a note counts them.
+
+        Raises:
+            InputError: a file has other contents than when the report was written.
+        """
         known = {r.path for r in manifest.records}
+        for r in manifest.records:
+            if self.contents.get(r.path, r.sha256) != r.sha256:
+                raise InputError(
+                    f"report speaks of another {r.path} than the data set holds; run the doctor on these data again"
+                )
         named = {path for group in (*self.duplicates, *self.same_patient) for path in group} | set(self.markers)
         if named <= known:
             return self
@@ -65,9 +76,12 @@ def read_report(path: Path | str) -> dict[str, Any]:
     try:
         report = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the report {path} ({error}); write it with data doctor --json") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise DataError(
+            f"cannot read the report {path} ({why}); give the doctor.json that data doctor wrote"
+        ) from error
     if not isinstance(report, dict):
-        raise DataError(f"the report {path} is no JSON object; write it with data doctor --json")
+        raise DataError(f"the report {path} is no JSON object; give the doctor.json that data doctor wrote")
     return report
 
 
@@ -86,10 +100,13 @@ def plan_from_report(report: Mapping[str, Any], near: Literal["join", "drop", "k
         raise InputError(f"near (={near!r}) must be 'join', 'drop' or 'keep'")
     found: dict[str, list[tuple[str, ...]]] = {"exact-duplicates": [], "near-duplicates": []}
     markers: dict[str, tuple[Box, ...]] = {}
+    contents: dict[str, str] = {}
     leaks, notes = False, []
     try:
         for finding in report["findings"]:
             check, items = str(finding["check"]), list(finding.get("items") or ())
+            for item in items:
+                contents |= zip(item["paths"], item.get("sha256", ()), strict=False)
             if check in found:
                 found[check] += [tuple(str(path) for path in item["paths"]) for item in items]
             elif check == "patients-across-splits":
@@ -114,6 +131,7 @@ def plan_from_report(report: Mapping[str, Any], near: Literal["join", "drop", "k
         leaks=leaks,
         markers=markers,
         notes=tuple(notes),
+        contents=contents,
     )
 
 

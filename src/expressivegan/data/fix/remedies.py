@@ -1,6 +1,5 @@
 """One pure function per remedy: manifest in, manifest out."""
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -8,10 +7,8 @@ from typing import Literal
 import numpy as np
 
 from expressivegan.data import decode, split
-from expressivegan.data.examine import parallel
 from expressivegan.data.fix.edit import by_path, check_known, dropped, updated
 from expressivegan.data.manifest import GROUPS, Box, Manifest, Record
-from expressivegan.data.store import open_store
 from expressivegan.errors import DataError, InputError
 
 Groups = Sequence[Sequence[str]]
@@ -183,40 +180,13 @@ def crop_border(manifest: Manifest, share: float) -> Manifest:
     for r in manifest.records:
         crop = within(r.crop, inner)
         across, down = crop[2] - crop[0], crop[3] - crop[1]
-        as_stored, as_turned = min(r.width * across, r.height * down), min(r.height * across, r.width * down)
-        if max(as_stored, as_turned) < decode.MIN_SIDE:
+        if min(r.width * across, r.height * down) < decode.MIN_SIDE:
             raise DataError(
                 f"border (={share}) leaves less than {decode.MIN_SIDE} pixels of {r.path} ({r.width}x{r.height}); "
                 "crop less, or take the image out"
             )
         updates[r.path] = ({"crop": crop}, f"{100 * share:g}% off each side")
     return updated(manifest, "border", updates)
-
-
-def upright_sizes(manifest: Manifest, progress: bool = False) -> dict[str, Size]:
-    """Width and height of each picture as it is seen, that is, after any EXIF rotation. Reads the files' headers.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if manifest.source == "phantom":
-        return {r.path: (r.width, r.height) for r in manifest.records}
-    store = open_store(manifest.root)
-
-    def one(record: Record) -> Size:
-        try:
-            with Image.open(io.BytesIO(store.read(record.path))) as image:
-                turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
-        except UnidentifiedImageError:  # a format without EXIF, such as DICOM
-            turned = False
-        except (decode.UnusableError, OSError, ValueError) as error:
-            raise DataError(f"{manifest.root / record.path}: {error}; read the folder again") from None
-        return (record.height, record.width) if turned else (record.width, record.height)
-
-    sizes = parallel(one, manifest.records, "Reading orientations", progress)
-    return {r.path: size for r, size in zip(manifest.records, sizes, strict=True)}
 
 
 def area_kept(ratio: float, aspect: float) -> float:
@@ -241,12 +211,11 @@ def best_aspect(ratios: Sequence[float]) -> float:
     return float(r[np.argmax(narrower / r + wider * r)])
 
 
-def equalise_geometry(manifest: Manifest, sizes: Mapping[str, Size], aspect: float | None = None) -> Manifest:
+def equalise_geometry(manifest: Manifest, aspect: float | None = None) -> Manifest:
     """Cuts every picture to one ratio of width to height, out of its centre, so that stretching distorts all alike.
 
     Args:
         manifest: stays as it is.
-        sizes: path → upright width and height, see `upright_sizes`; `Record.width` and `height` are before rotation.
         aspect: width / height; default: that which costs the least area on average.
 
     Raises:
@@ -261,11 +230,11 @@ def equalise_geometry(manifest: Manifest, sizes: Mapping[str, Size], aspect: flo
     ratio = {}
     for r in manifest.records:
         left, top, right, bottom = r.crop or _WHOLE
-        ratio[r.path] = sizes[r.path][0] * (right - left) / (sizes[r.path][1] * (bottom - top))
+        ratio[r.path] = r.width * (right - left) / (r.height * (bottom - top))
     target = best_aspect(list(ratio.values())) if aspect is None else aspect
     updates = {}
     for r in manifest.records:
-        width, height = sizes[r.path]
+        width, height = r.width, r.height
         kept = area_kept(ratio[r.path], target)
         edge = (1 - kept) / 2
         inner: Box = (edge, 0.0, 1 - edge, 1.0) if ratio[r.path] > target else (0.0, edge, 1.0, 1 - edge)

@@ -6,13 +6,11 @@ from typing import Literal
 from expressivegan.data.fix.edit import by_path, check_known
 from expressivegan.data.fix.remedies import (
     Groups,
-    Size,
     crop_border,
     drop_duplicates,
     equalise_geometry,
     keep_patients_together,
     mask_markers,
-    upright_sizes,
 )
 from expressivegan.data.manifest import Box, Manifest, Record
 from expressivegan.errors import DataError
@@ -29,8 +27,6 @@ def fix(
     border: float = 0.0,
     geometry: bool = False,
     aspect: float | None = None,
-    sizes: Mapping[str, Size] | None = None,
-    progress: bool = False,
 ) -> Manifest:
     """Repairs a manifest. No image is touched; `undo` takes back every change or some of them.
 
@@ -48,8 +44,6 @@ def fix(
         border: share of width and height to cut off each side, 0 <= border < 0.5.
         geometry: cut every picture to one aspect ratio; see `equalise_geometry`.
         aspect: width / height for that; default: that which costs the least area. Implies `geometry`.
-        sizes: path → upright width and height in pixels for `geometry`; default: read from the files.
-        progress: show bars while reading those.
 
     Returns:
         The repaired manifest; what was done to it is added to its `changes`.
@@ -70,7 +64,7 @@ def fix(
     fixed = mask_markers(fixed, {path: boxes for path, boxes in (markers or {}).items() if path in left})
     fixed = crop_border(fixed, border)
     if geometry or aspect is not None:
-        fixed = equalise_geometry(fixed, upright_sizes(fixed, progress) if sizes is None else sizes, aspect)
+        fixed = equalise_geometry(fixed, aspect)
     _check_nothing_emptied(manifest, fixed)
     return fixed
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from expressivegan.errors import DataError
 
+VERSION = 1  # raise when the same names and tables shall give other classes, patients or splits
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 LINK = "a link that leads out of the data set's folder; copy the file, or give the folder that holds both"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Contents: file → (bytes, time of change in ns or checksum), and all folders; paths relative, forward slashes."""
+    """Contents: file → (bytes, what changes when the file does), and all folders; paths relative, forward slashes.
+
+    What changes is the sum of the times of content and status in ns, or in an archive a checksum.
+    """
 
     files: dict[str, tuple[int, int]]
     folders: set[str]
@@ -84,7 +88,8 @@ def look(directory: Path, folders: AbstractSet[str] | None = None) -> Listing:
                         walk(entry.path, relative + "/")
                 elif entry.is_file():
                     status = entry.stat()
-                    listing.files[relative] = (status.st_size, status.st_mtime_ns)
+                    # Copying tools set the one time to that of the original; the other nobody sets at will.
+                    listing.files[relative] = (status.st_size, status.st_mtime_ns + status.st_ctime_ns)
                 elif entry.is_symlink():
                     refuse(relative, "a link to nothing")
                 else:  # never opened: reading a pipe may wait for ever
