@@ -304,6 +304,7 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "a JP2 file": (wrapped, "JPEG 2000.*do not begin as such a picture that says its size"),
         "a JP2 file in JPEG": (encapsulated(boxed, JPEGBaseline8Bit), "do not begin as such a picture"),
         "thousands of components": (encapsulated(bytes(many), JPEG2000Lossless), "do not begin as such a picture"),
+        "runs without end": (encapsulated(bytes(64) + b"\x81\x07" * 10_000, RLELossless), "run-length packed picture"),
         "no pixels": (stored(without), r"DICOM without pixels \(modality CR\)"),
         "a report": (bundled("reportsi.dcm"), r"DICOM without pixels \(modality SR\)"),
         "frames": (stored(frames), "2 frames in one file"),

@@ -191,9 +191,13 @@ def _check_decoder(dataset: "Dataset") -> None:
         ) from None
     if not decoder.is_available:
         raise UnusableError(f"DICOM packed as {syntax.name}; {_EXTRA} to read it")
-    if syntax == RLELossless:  # says no size of its own
+    frame = next(iter(generate_frames(dataset.PixelData, number_of_frames=1)))
+    if syntax == RLELossless:  # says no size of its own; runs that are no runs cost one byte in 128
+        raw = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * dataset.BitsAllocated // 8
+        if len(frame) > 2 * raw + 1024:
+            raise UnusableError("DICOM whose run-length packed picture is larger than the unpacked one can be")
         return
-    size = codestream_size(next(iter(generate_frames(dataset.PixelData, number_of_frames=1))))
+    size = codestream_size(frame)
     if size is None:  # a decoder may find one all the same, in a JP2 box for example
         raise UnusableError(
             f"DICOM packed as {syntax.name}, and its pixels do not begin as such a picture that says its size"

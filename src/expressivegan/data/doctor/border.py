@@ -49,8 +49,8 @@ def check(case: Case) -> Finding:
         "A classifier needs no lung to score well, attention maps wander to the frame, and a generator learns exposure "
         "and collimation as signs of disease.",
         "Report a border-only classifier beside every result, and mask the border for classifiers that judge. Cutting "
-        "the frame away (`expressivegan data fix DATA --out fixed.jsonl --border 0.1`) moves it inwards and seldom "
-        "cures: where a child fills the picture otherwise, the new frame tells that too",
+        "the frame away moves it inwards and seldom cures, since the new frame tells how the child fills the picture: "
+        "`expressivegan data fix DATA --out fixed.jsonl --border 0.1`",
         pictures=(Picture(f"Mean frame of {names}", montage([means])),),
     )
 

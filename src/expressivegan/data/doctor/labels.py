@@ -59,9 +59,9 @@ def check(case: Case) -> Finding:
         return Finding(CHECK, "ok", "No label is clearly contradicted by its picture", tuple(figures))
     able = accuracy >= _ABLE
     severity: Severity = "medium" if share.low > _NOTABLE and able else "low"
-    images = case.images(64)[of]
+    images = case.images(64)
     shown = [
-        [images[i] for i in doubtful[labels[doubtful] == k][:_SHOWN]]
+        [images[of[i]] for i in doubtful[labels[doubtful] == k][:_SHOWN]]
         for k in range(len(classes))
         if (labels[doubtful] == k).any()
     ]
