@@ -48,10 +48,12 @@ def near(case: Case) -> Finding:
     """Copies that were shifted, mirrored, re-compressed, resized or slightly changed."""
     images = case.images(SIDE)
     pairs = compare(images)
-    both = zip(pairs.first, pairs.second, strict=True)
-    identical = np.array([np.array_equal(images[i], images[j]) for i, j in both], bool)
     line = copy_line(pairs.likeness)
-    is_copy = (pairs.likeness >= line) & ~identical
+    is_copy = pairs.likeness >= line
+    identical = np.zeros(len(is_copy), bool)
+    for p in np.flatnonzero(is_copy):
+        identical[p] = np.array_equal(images[pairs.first[p]], images[pairs.second[p]])
+    is_copy &= ~identical
     chosen = np.flatnonzero(is_copy)
     groups = [[int(pairs.first[p]), int(pairs.second[p])] for p in chosen]
     details = [{"likeness": round(float(pairs.likeness[p]), 4), "mirrored": bool(pairs.mirrored[p])} for p in chosen]

@@ -1,0 +1,227 @@
+"""How surely is copying seen, and how often are honest generators accused?
+
+    python benchmarks/memorisation.py --data phantom:9000 --out phantoms.json
+    python benchmarks/memorisation.py --data ../shared/data/chest_xray --out real.json
+
+Patients are dealt at random, many times, to three parts: honest generated images (real or drawn ones that stand in
+neither pool), the training pool, the held-out pool. A share of the honest images is replaced by copies of pictures of
+the training pool, changed in one way. Neighbours are looked for once among all images; each draw keeps those that stand
+in its pools, and then runs the test that `memorisation_report` runs.
+
+Test patients are left out. On real images the training part is dealt from the train group, the others from judge and
+reference (`groups`), and, for larger n, all three from all patients (`any patient`): nothing is learnt here.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from expressivegan.data import load_images
+from expressivegan.evaluation.memorisation import Calibration, calibrate, memorisation_report
+from expressivegan.evaluation.memorisation.cheats import KINDS, partners, replay
+from expressivegan.evaluation.memorisation.distances import Neighbours, make_pool, search
+from expressivegan.evaluation.memorisation.permutation import ALPHA, Evidence, copies_p_value, test_excess
+from expressivegan.intervals import share_interval
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+KEEP, SHORTLIST = 24, (16, 10)
+SHARES = (0.02, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Generated images with their neighbours among all real ones."""
+
+    found: Neighbours
+    sources: Ints
+    """(N, 1 or 2) patients whose pictures an image was made from."""
+
+
+@dataclass(frozen=True)
+class World:
+    owner: Ints
+    """(M,) patient of each real image."""
+    group: npt.NDArray[np.str_]
+    """(P,) group of each patient."""
+    honest: Bank
+    cheats: dict[str, Bank]
+    calibration: Calibration
+
+
+def build(images: npt.NDArray[np.uint8], patients: Any, groups: Any, copies: int, seed: int) -> World:
+    rng = np.random.default_rng(seed)
+    names, owner = np.unique(patients, return_inverse=True)
+    group = np.empty(len(names), "U9")
+    group[owner] = groups
+    pool = make_pool(images)
+    honest = Bank(search(images, pool, KEEP, SHORTLIST), owner[:, None].astype(np.int64))
+    cheats = {}
+    for kind in KINDS:
+        source = rng.permutation(len(images))[:copies]
+        parents = [source]
+        if kind.startswith("blend"):
+            parents.append(np.roll(source, -partners(len(source))))
+        made = replay(images[source], kind, rng)
+        cheats[kind] = Bank(search(made, pool, KEEP, SHORTLIST), np.stack([owner[p] for p in parents], 1))
+    train = np.isin(groups, ["train"])
+    calibration = calibrate(images[train], patients[train], make_pool(images[train]), images[~train], rng)
+    return World(owner.astype(np.int64), group, honest, cheats, calibration)
+
+
+def deal(world: World, how: str, rng: np.random.Generator) -> Ints:
+    """(P,) 0 generated, 1 training pool, 2 held-out pool."""
+    count = len(world.group)
+    if how == "any patient":
+        return rng.choice(3, count, p=[0.4, 0.3, 0.3]).astype(np.int64)
+    part = np.where(rng.random(count) < 0.5, 0, 2)
+    part[world.group == "train"] = 1
+    return part
+
+
+def evidence(
+    bank: Bank, rows: Ints, part: Ints, owner: Ints, threshold: float
+) -> tuple[Evidence, npt.NDArray[np.int64]]:
+    """What is left of the neighbours of some images in the pools of one draw; near-duplicates in either."""
+    index, like = bank.found.index[rows], bank.found.likeness[rows]
+    who = np.where(index >= 0, owner[index], 0)
+    inside = (index >= 0) & (part[who] > 0)
+    has = inside.any(1)
+    first = inside.argmax(1)
+    line = np.arange(len(rows))
+    near = [(inside & (part[who] == p) & (like >= threshold)).any(1).sum() for p in (1, 2)]
+    parents = bank.found.parents[rows]
+    of = np.where(parents >= 0, owner[parents], -1)
+    known = (of >= 0).all(1) & (part[of] > 0).all(1)
+    of = np.where(known[:, None], of, -1)
+    blend = np.where(known, bank.found.blend[rows], 0)
+    found = Evidence(who[line, first][has], like[line, first][has], of[has], blend[has])
+    return found, np.array(near, np.int64)
+
+
+def near_real(world: World, part: Ints) -> tuple[int, int]:
+    """Held-out images of one draw that are near-duplicates of its training images, and of how many."""
+    rows = np.flatnonzero(part[world.owner] == 2)[:1000]
+    index, like = world.honest.found.index[rows], world.honest.found.likeness[rows]
+    near = (index >= 0) & (part[world.owner[index]] == 1) & (like >= world.calibration.threshold)
+    return int(near.any(1).sum()), len(rows)
+
+
+def joined(parts: list[Evidence]) -> Evidence:
+    return Evidence(*(np.concatenate([getattr(p, name) for p in parts]) for name in Evidence.__dataclass_fields__))
+
+
+def p_values(
+    world: World, how: str, kind: str | None, share: float, most: int, draws: int, seed: int
+) -> Iterator[tuple[float, int]]:
+    rng = np.random.default_rng(seed)
+    images_of = np.bincount(world.owner, minlength=len(world.group))
+    strata = np.searchsorted([1, 2, 5], images_of, "left").astype(np.int64)
+    threshold = world.calibration.threshold
+    for _ in range(draws):
+        part = deal(world, how, rng)
+        honest = rng.permutation(np.flatnonzero(part[world.owner] == 0))[:most]
+        n = len(honest)
+        planted = 0 if kind is None else max(1, round(share * n))
+        parts = [evidence(world.honest, honest[planted:], part, world.owner, threshold)]
+        if kind is not None:
+            bank = world.cheats[kind]
+            usable = np.flatnonzero((part[bank.sources] == 1).all(1))
+            rows = rng.choice(usable, planted, replace=planted > len(usable))
+            parts.append(evidence(bank, rows, part, world.owner, threshold))
+        pools = part > 0
+        number = np.cumsum(pools) - 1
+        all_ = joined([e for e, _ in parts])
+        seen = Evidence(
+            number[all_.owner],
+            all_.likeness,
+            np.where(all_.parents >= 0, number[all_.parents], -1),
+            all_.blend,
+        )
+        near = np.sum([c for _, c in parts], axis=0)
+        odds = images_of[part == 1].sum() / images_of[pools].sum()
+        real = near_real(world, part)
+        p_copies = copies_p_value((int(near[0]), int(near[1])), odds, n, real)
+        found = test_excess(seen, part[pools] == 1, strata[pools], p_copies, 199, rng)
+        yield found.p_value, n
+
+
+def simulate(world: World, how: str, most: int, draws: int, seed: int) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    jobs: list[tuple[str | None, float]] = [(None, 0.0)]
+    jobs += [(kind, share) for kind in world.cheats for share in SHARES]
+    for kind, share in jobs:
+        count = 2 * draws if kind is None else draws if share == SHARES[0] else max(10, draws // 5)
+        values, sizes = zip(*p_values(world, how, kind, share, most, count, seed), strict=True)
+        caught = int((np.array(values) < ALPHA).sum())
+        name = "honest" if kind is None else f"{kind} {share:.0%}"
+        interval = share_interval(caught, count)
+        rows[name] = {"n": round(float(np.mean(sizes))), "draws": count, "flagged": interval._asdict()}
+        print(f"{how:12} n {np.mean(sizes):5.0f}  {name:15} flagged {interval}  of {count}", flush=True)
+    return rows
+
+
+def whole(images: Any, patients: Any, groups: Any, seed: int) -> dict[str, Any]:
+    """The report itself, once honest and once for each cheat at 2%."""
+    rng = np.random.default_rng(seed)
+    train = groups == "train"
+    names = rng.permutation(np.unique(patients[~train]))
+    held = np.isin(patients, names[: len(names) // 2])
+    honest = images[~train & ~held]
+    found = {}
+    for kind in (None, *KINDS):
+        generated = honest.copy()
+        count = max(2, round(0.02 * len(honest)))
+        if kind is not None:
+            generated[:count] = replay(images[train][rng.permutation(train.sum())[:count]], kind, rng)
+        start = time.perf_counter()
+        report = memorisation_report(
+            generated, images[train], images[held], training_patients=patients[train], heldout_patients=patients[held]
+        )
+        found[kind or "honest"] = report.to_dict() | {"seconds": time.perf_counter() - start}
+        print(f"{kind or 'honest':10} {report.verdict}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=2000, help="generated images, at most")
+    parser.add_argument("--copies", type=int, default=600, help="copies of each kind to draw from")
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--report", action="store_true", help="run whole reports as well")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    data = load_images(options.data, options.resolution)
+    rows = data.groups != "test"
+    images, patients, groups = np.asarray(data.images)[rows], data.patients[rows], data.groups[rows]
+    start = time.perf_counter()
+    world = build(images, patients, groups, options.copies, options.seed)
+    c = world.calibration
+    print(f"{len(images)} images of {len(world.group)} patients, neighbours in {time.perf_counter() - start:.0f} s")
+    print(f"near-duplicates from {c.threshold:.3f}, blends from {c.blend_threshold:.3f} on")
+    quantiles = {}
+    for name, values in (("repeats", c.repeats), ("strangers", c.strangers)):
+        marks = (0.05, 0.5, 0.95, 0.99, 1.0)
+        quantiles[name] = {f"{m:g}": float(np.quantile(values, m)) for m in marks} if len(values) else {}
+        print(f"{name}: {len(values)} pairs, " + ", ".join(f"{k}: {v:.3f}" for k, v in quantiles[name].items()))
+    print(f"repeats called copies: {c.repeats_called_copies():.3f}; stored twice: {c.same_file}")
+    result: dict[str, Any] = {"data": options.data, "threshold": c.threshold, "calibration": quantiles, "power": {}}
+    for how in ("any patient",) if options.data.startswith("phantom") else ("groups", "any patient"):
+        result["power"][how] = simulate(world, how, options.images, options.draws, options.seed)
+    if options.report:
+        result["reports"] = whole(images, patients, groups, options.seed)
+    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Anatomy of chest X-rays: measured landmarks, and synthetic images against real ones."""
+
+from expressivegan.evaluation.anatomy.curves import Masks, MaskSource
+from expressivegan.evaluation.anatomy.draw import draw_landmarks
+from expressivegan.evaluation.anatomy.landmarks import MEASURES, Landmarks, landmarks
+from expressivegan.evaluation.anatomy.pspnet import PSPNetMasks
+from expressivegan.evaluation.anatomy.report import (
+    VIOLATIONS,
+    AnatomyReport,
+    anatomy_gallery,
+    anatomy_report,
+    compare_landmarks,
+)
+
+__all__ = [
+    "MEASURES",
+    "VIOLATIONS",
+    "AnatomyReport",
+    "Landmarks",
+    "MaskSource",
+    "Masks",
+    "PSPNetMasks",
+    "anatomy_gallery",
+    "anatomy_report",
+    "compare_landmarks",
+    "draw_landmarks",
+    "landmarks",
+]
