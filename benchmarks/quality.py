@@ -26,7 +26,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy.ndimage import gaussian_filter, shift
 
 from expressivegan.data import load_images
 from expressivegan.data.cache import cache_root
@@ -38,15 +37,18 @@ from expressivegan.evaluation import (
     diversity_report,
     draw_mix,
     fid,
+    floor_draws,
     kid,
+    make_ladder,
+    place_on_ladder,
     prdc,
 )
-from expressivegan.streams import derive_seed
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Set = tuple[Pixels, Labels]
 RESOLUTION = 64
+PLACED = ("fid", "kid", "precision", "recall", "coverage")
 
 
 def read_npz(path: Path) -> Set:
@@ -95,48 +97,6 @@ def resized(images: Pixels) -> Pixels:
         return images
     side = (RESOLUTION, RESOLUTION)
     return np.stack([np.asarray(Image.fromarray(i).resize(side, Image.Resampling.LANCZOS)) for i in images])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Ladder
-
-
-def repeated(images: Pixels, labels: Labels, count: int) -> Set:
-    """The first `count` images of each class, over and over."""
-    picked = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        picked.append(rows[np.arange(len(rows)) % min(count, len(rows))])
-    index = np.concatenate(picked)
-    return images[index], labels[index]
-
-
-def ladder(images: Pixels, labels: Labels, extra: Set, classes: Sequence[str], seed: int) -> dict[str, Set]:
-    """Name → spoilt real images, as many as `images`. `extra`: further real images, which fill a missing class."""
-    draw = np.random.default_rng(derive_seed(seed, "benchmark.ladder"))
-
-    def each(change: Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]) -> Set:
-        return change(images.astype(np.float64)).round().clip(0, 255).astype(np.uint8), labels
-
-    rungs: dict[str, Set] = {}
-    for sigma in (0.5, 1.0, 1.5):
-        rungs[f"blur σ {sigma:g}"] = each(lambda x, s=sigma: gaussian_filter(x, (0, s, s), mode="nearest"))  # type: ignore[misc]
-    for sigma in (5, 15):
-        rungs[f"noise σ {sigma}"] = each(lambda x, s=sigma: x + draw.normal(0, s, x.shape))  # type: ignore[misc]
-    for count in (100, 20, 5, 1):
-        rungs[f"{count} per class, repeated"] = repeated(images, labels, count)
-    kept = labels != len(classes) - 1
-    fill = np.flatnonzero(extra[1] != len(classes) - 1)
-    fill = draw.permutation(fill)[: int((~kept).sum())]
-    rungs[f"no {classes[-1]}"] = (
-        np.concatenate([images[kept], extra[0][fill]]),
-        np.concatenate([labels[kept], extra[1][fill]]),
-    )
-    rungs["flipped"] = images[:, :, ::-1].copy(), labels
-    eighth = RESOLUTION // 8
-    rungs["shifted by 1/8"] = each(lambda x: shift(x, (0, 0, eighth), order=0, mode="nearest"))
-    rungs["training images, copied"] = each(lambda x: x + draw.integers(-1, 2, x.shape))
-    return rungs
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -278,8 +238,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     real = np.asarray(data.images[reference]), data.labels[reference]
     scorer = Scorer([judge, selfsup], judge, real, data.patients[reference], arguments.k)
 
-    def train_draw(draw: int) -> Labels:
-        return train[draw_mix(data.labels[train], counts, seed, "train", draw)]
+    draws = [train[rows] for rows in floor_draws(data.labels[train], counts, arguments.draws, seed)]
 
     def take(index: Labels) -> Set:
         return np.asarray(data.images[index]), data.labels[index]
@@ -287,7 +246,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     results: dict[str, dict[str, float]] = {}
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("scoring", total=None)
-        floor = average([scorer.score(take(train_draw(i)), seed) for i in range(arguments.draws)])
+        floor = average([scorer.score(take(draw), seed) for draw in draws])
         results["real, other patients (floor)"] = with_ratios(floor, floor)
         for name, (made, given) in sets.items():
             rows = []
@@ -299,11 +258,20 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             results[name] = with_ratios(average(rows), floor)
             bar.advance(task)
         if arguments.ladder:
-            base = train_draw(0)
-            rungs = ladder(*take(base), take(np.setdiff1d(train, base)), classes, seed)
+            base = draws[0]
+            more, more_labels = take(np.setdiff1d(train, base))
+            rungs = make_ladder(*take(base), classes, extra_images=more, extra_labels=more_labels, seed=seed)
             for name, rung in rungs.items():
                 results[name] = with_ratios(scorer.score(rung, seed), floor)
                 bar.advance(task)
+    places = {}
+    if arguments.ladder:
+        for name in sets:
+            for figure in [f"{space.name}/{f}" for space in scorer.spaces for f in PLACED]:
+                known = {rung: results[rung][figure] for rung in ("real, other patients (floor)", *rungs)}
+                place = place_on_ladder(results[name][figure], known, higher_is_better=not figure.endswith("id"))
+                places[f"{name}: {figure}"] = place
+                console.print(f"{name}: {figure} {place}", highlight=False)
     guess = judge.predict(real[0]).argmax(1)
     accuracy = {"all": float((guess == real[1]).mean())}
     accuracy |= {name: float((guess[real[1] == c] == c).mean()) for c, name in enumerate(classes)}
@@ -319,6 +287,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "draws": arguments.draws,
         "seed": seed,
         "judge_accuracy_on_reference": accuracy,
+        "places": places,
         "results": {n: {f: (v if math.isfinite(v) else None) for f, v in r.items()} for n, r in results.items()},
     }
 

@@ -1,6 +1,6 @@
 """Feature networks on tiny recipes: contracts, reproducibility and cache; their accuracy is a matter for benchmarks."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from expressivegan.errors import InputError
 from expressivegan.evaluation import FeatureSpace, JudgeClassifier, JudgeRecipe, SelfSupervisedFeatures
 from expressivegan.evaluation.features import SelfSupervisedRecipe, mask_border
+from expressivegan.evaluation.features.fitting import training_key
 
 CLASSES = ("DARK", "BRIGHT")
 RECIPE = JudgeRecipe(resolution=32, epochs=4, batch=8)
@@ -61,13 +62,22 @@ def test_other_sizes_are_resampled(judge: JudgeClassifier, data: tuple[np.ndarra
     assert (judge.predict(doubled).argmax(1) == judge.predict(data[0]).argmax(1)).all()
 
 
-def test_seed_and_global_generator(judge: JudgeClassifier, data: tuple[np.ndarray, np.ndarray]) -> None:
-    before = torch.get_rng_state()
-    again = JudgeClassifier.fit(*data, CLASSES, recipe=RECIPE)
-    other = JudgeClassifier.fit(*data, CLASSES, recipe=RECIPE, seed=1)
+def test_seed_and_global_generator(data: tuple[np.ndarray, np.ndarray]) -> None:
+    before, recipe = torch.get_rng_state(), replace(RECIPE, epochs=1)
+    first, again, other = (JudgeClassifier.fit(*data, CLASSES, recipe=recipe, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
-    np.testing.assert_allclose(again.features(data[0]), judge.features(data[0]), rtol=1e-2, atol=1e-2)
-    assert np.abs(other.features(data[0]) - judge.features(data[0])).max() > 0.05
+    np.testing.assert_allclose(again.features(data[0]), first.features(data[0]), rtol=1e-2, atol=1e-2)
+    assert np.abs(other.features(data[0]) - first.features(data[0])).max() > 0.05
+    assert other.identity != first.identity
+    assert JudgeClassifier(first._network, CLASSES, RECIPE).identity != first.identity
+
+
+def test_the_key_of_resized_images_knows_how(data: tuple[np.ndarray, np.ndarray]) -> None:
+    def key(images: np.ndarray) -> dict[str, object]:
+        return training_key("judge", asdict(RECIPE), 0, "judge", images, None, CLASSES)
+
+    assert "frame" not in key(data[0])
+    assert key(data[0][:, :16])["frame"] == 1
 
 
 def test_cache_is_used_keyed_and_mended(tmp_path: Path, data: tuple[np.ndarray, np.ndarray]) -> None:

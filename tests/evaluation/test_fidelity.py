@@ -1,43 +1,31 @@
 """Each metric: identity, a value worked out by hand, a peer, and sentences for degenerate input."""
 
-import time
+import json
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from expressivegan.errors import InputError
 from expressivegan.evaluation import (
-    collapse_report,
-    distinct_images,
-    diversity_report,
-    draw_mix,
-    duplicate_rate,
-    duplicate_threshold,
+    Neighbours,
+    Reference,
     fid,
+    fid_interval,
+    fidelity_report,
     kid,
     nearest_distances,
     pairwise_diversity,
     prdc,
 )
 
-CLASSES = ("NORMAL", "BACTERIA", "VIRUS")
-
 
 def clouds(n: int, m: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     mixing = draw.normal(size=(d, d)) / np.sqrt(d)
     return draw.normal(size=(n, d)) @ mixing, draw.normal(size=(m, d)) @ mixing * 1.2 + 0.3
-
-
-def labelled(per_class: int, seed: int, d: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Three overlapping classes of low intrinsic dimension, as features of images are."""
-    draw = np.random.default_rng(seed)
-    basis = np.random.default_rng(99).normal(size=(6, d))
-    labels = np.repeat(np.arange(3), per_class)
-    latent = draw.normal(size=(len(labels), 6)) + labels[:, None]
-    return latent @ basis + 0.05 * draw.normal(size=(len(labels), d)), labels
 
 
 # --- identity
@@ -86,31 +74,6 @@ def test_prdc_by_hand() -> None:
     assert result.recall == pytest.approx(1)
     assert result.density == pytest.approx(1)
     assert result.coverage == pytest.approx(1)
-
-
-def test_diversity_and_duplicates_by_hand() -> None:
-    rows = [[0.0], [1.0], [3.0]]
-    assert pairwise_diversity(rows) == pytest.approx(2)  # 1, 2, 3
-    assert nearest_distances(rows).tolist() == [1, 1, 2]
-    assert nearest_distances(rows, ["a", "a", "b"]).tolist() == [3, 2, 2]
-    assert duplicate_rate(rows, 1.5) == pytest.approx(2 / 3)
-    assert duplicate_rate(rows, 1.0) == 0  # nearer, not as near
-    assert distinct_images(rows, 1.5) == 2
-    assert duplicate_threshold(rows, percentile=50) == 1
-    assert duplicate_threshold(rows, ["a", "a", "b"], percentile=100) == 3
-
-
-def test_one_percent_of_the_calibrating_images_are_twins() -> None:
-    real = np.random.default_rng(0).normal(size=(600, 5))
-    assert duplicate_rate(real, duplicate_threshold(real)) == pytest.approx(0.01, abs=0.005)
-
-
-def test_images_of_one_child_are_no_twins() -> None:
-    real = np.random.default_rng(0).normal(size=(200, 5))
-    pairs = np.concatenate([real, real + 1e-3])
-    patients = np.tile([f"p{i}" for i in range(200)], 2)
-    assert duplicate_threshold(pairs) < 0.01
-    assert duplicate_threshold(pairs, patients) > 0.05
 
 
 # --- peers
@@ -181,103 +144,194 @@ def test_k_out_of_range_is_named(k: int) -> None:
         prdc(real, fake, k)
 
 
-def test_other_unfit_arguments_are_named() -> None:
-    real, fake = clouds(10, 12, 4)
-    with pytest.raises(InputError, match="single patient"):
-        nearest_distances(real, ["a"] * 10)
-    with pytest.raises(InputError, match="one name a row"):
-        nearest_distances(real, ["a"] * 9)
-    with pytest.raises(InputError, match=r"percentile \(=101\)"):
-        duplicate_threshold(real, percentile=101)
-    with pytest.raises(InputError, match=r"threshold \(=0"):
-        duplicate_rate(real, 0.0)
-    with pytest.raises(InputError, match="at least 2"):
-        pairwise_diversity(real[:1])
-    with pytest.raises(InputError, match="class 1 holds 3 images, 4 are needed"):
-        draw_mix([0, 0, 1, 1, 1], [1, 4], 0)
-    with pytest.raises(InputError, match="class NORMAL has 4 real and 4 generated images; at least 6"):
-        diversity_report(real, fake, np.arange(10) % 3, np.arange(12) % 3, CLASSES)
-    with pytest.raises(InputError, match=r"fake_labels span 0\.\.3 but there are 3 classes"):
-        diversity_report(real, fake, np.arange(10) % 3, np.arange(12) % 4, CLASSES)
+# --- distances by matrix products
 
 
-# --- draws, reports, collapse
+def brute(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(cdist(x.astype(np.float64), y.astype(np.float64)))
 
 
-def test_draws_have_the_mix_and_depend_on_seed_and_name() -> None:
-    labels = np.array([0] * 30 + [1] * 20)
-    drawn = draw_mix(labels, [5, 7], 0, "a")
-    assert np.bincount(labels[drawn]).tolist() == [5, 7]
-    assert len(set(drawn.tolist())) == 12
-    assert (drawn == draw_mix(labels, [5, 7], 0, "a")).all()
-    assert (drawn != draw_mix(labels, [5, 7], 0, "b")).any()
+def planted(kind: str, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sets in which rounding would decide if it could: copies, near copies, ties, and far from the origin."""
+    real, fake = clouds(150, 200, d, seed=d)
+    draw = np.random.default_rng(1)
+    copies = real[np.arange(200) % 5]
+    return {
+        "plain": (real, fake),
+        "repeated": (real, fake[np.arange(200) % 7]),
+        "copied from the reference": (real, copies),
+        "copied with noise": (real, copies + 1e-7 * draw.normal(size=copies.shape)),
+        "copied in float32": (
+            real.astype(np.float32),
+            (copies + 1e-6 * draw.normal(size=copies.shape)).astype(np.float32),
+        ),
+        "constant": (real * 0 + 3.1, fake * 0 + 3.1),
+        "ties": (np.round(real * 2), np.round(fake * 2)),
+        "far from the origin": (real + 1e6, fake + 1e6),
+        "huge": (real * 1e30, fake * 1e30),
+        "far apart": (real, fake + 1e5),
+    }[kind]
 
 
-def test_real_images_are_as_diverse_as_real_images() -> None:
-    real, labels = labelled(200, 0)
-    fake, fake_labels = labelled(64, 1)
-    report = diversity_report(real, fake, labels, fake_labels, CLASSES)
-    for row in report.values():
-        assert row["n"] == 64
-        assert row["diversity_ratio"] == pytest.approx(1, abs=0.15)
-        assert row["coverage_ratio"] == pytest.approx(1, abs=0.25)
-        assert row["duplicate_rate"] < 0.06
-    assert report == diversity_report(real, fake, labels, fake_labels, CLASSES)
+KINDS = ("plain", "repeated", "copied from the reference", "copied with noise", "copied in float32", "constant", "ties",
+         "far from the origin", "huge", "far apart")  # fmt: skip
 
 
-@pytest.mark.parametrize("images", [1, 5, 20])
-@pytest.mark.parametrize("noise", [0.0, 1e-3])
-def test_planted_collapse_is_seen(images: int, noise: float) -> None:
-    real, labels = labelled(200, 0)
-    base, base_labels = labelled(images, 1)
-    index = np.concatenate([np.flatnonzero(base_labels == c)[np.arange(64) % images] for c in range(3)])
-    fake = base[index] + noise * np.random.default_rng(0).normal(size=(192, real.shape[1]))
-    report = collapse_report(real, fake, labels, base_labels[index], CLASSES)
-    assert report.figures["collapsed"] == 1
-    assert report.warning is not None
-    assert all(f"{name} has collapsed: 64 images show about {images} different" in report.warning for name in CLASSES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [1, 16, 130])
+def test_rounding_decides_nothing(kind: str, d: int) -> None:
+    real, fake = planted(kind, d)
+    within, own, across = brute(real, real), brute(fake, fake), brute(real, fake)
+    real_radius, fake_radius = (np.sort(x, 1)[:, 5] for x in (within, own))
+    inside = across < real_radius[:, None]
+    expected = (
+        inside.any(0).mean(),
+        (across < fake_radius).any(1).mean(),
+        inside.sum() / (5 * len(fake)),
+        inside.any(1).mean(),
+    )
+    assert tuple(prdc(real, fake)) == pytest.approx(expected, rel=1e-12)
+    off = ~np.eye(len(fake), dtype=bool)
+    assert pairwise_diversity(fake) == pytest.approx(own[off].mean(), rel=1e-6, abs=1e-300)
+    patients = np.arange(150) // 3
+    within[patients[:, None] == patients] = np.inf
+    np.testing.assert_allclose(nearest_distances(real, patients), within.min(1), rtol=1e-12)
+    precise = Neighbours(fake, depth=5)
+    np.testing.assert_allclose(precise.distance, np.sort(own + 0 * own, 1)[:, 1:6], rtol=1e-12)
 
 
-def test_one_collapsed_class_is_named_alone() -> None:
-    real, labels = labelled(200, 0)
-    fake, fake_labels = labelled(64, 1)
-    fake[fake_labels == 2] = fake[fake_labels == 2][:1]
-    warning = collapse_report(real, fake, labels, fake_labels, CLASSES).warning
-    assert warning is not None
-    assert warning.startswith("VIRUS")
-    assert "NORMAL" not in warning
+def test_many_columns_take_the_short_cut_to_the_nearest() -> None:
+    rows = clouds(900, 2, 20)[0]
+    expected = np.sort(brute(rows, rows), 1)
+    for precise in (True, False):
+        found = Neighbours(rows, depth=12, precise=precise)
+        np.testing.assert_allclose(found.distance, expected[:, 1:13], rtol=1e-12)
+        np.testing.assert_allclose(brute(rows, rows)[np.arange(900)[:, None], found.index], found.distance, rtol=1e-12)
+    with pytest.raises(InputError, match=r"k \(=13\) must be at least 1 and at most depth \(=12\)"):
+        found.radius(13)
 
 
-def test_a_narrow_class_is_seen_without_twins() -> None:
-    real, labels = labelled(200, 0)
-    fake, fake_labels = labelled(64, 1)
-    for c in range(3):
-        rows = fake_labels == c
-        fake[rows] = fake[rows].mean(0) + 0.4 * (fake[rows] - fake[rows].mean(0))
-    warning = collapse_report(real, fake, labels, fake_labels, CLASSES).warning
-    assert warning is not None
-    assert "as much as real ones do" in warning or "near-twin" in warning
+# --- the report and its intervals
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_held_out_real_images_have_not_collapsed(seed: int) -> None:
-    real, labels = labelled(300, 0)
-    fake, fake_labels = labelled(64, seed)
-    report = collapse_report(real, fake, labels, fake_labels, CLASSES)
-    assert report.warning is None
-    assert report.figures["collapsed"] == 0
-    assert set(report.figures) >= {"NORMAL/coverage_ratio", "coverage_ratio_min", "duplicate_rate_max"}
+def population(n: int, d: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images of patients with one to four images each, alike among themselves."""
+    patients = np.repeat(np.arange(n), draw.integers(1, 5, n))[:n]
+    rows = np.sqrt(0.6) * draw.normal(size=(n, d))[patients] + np.sqrt(0.4) * draw.normal(size=(n, d))
+    return rows * np.arange(1, d + 1) ** -0.75, patients
 
 
-def test_images_not_yet_good_are_not_called_collapsed() -> None:
-    real, labels = labelled(200, 0)
-    fake, fake_labels = labelled(64, 1)
-    assert collapse_report(real, fake + 30, labels, fake_labels, CLASSES).warning is None
+def test_the_report_holds_the_figures_themselves() -> None:
+    draw = np.random.default_rng(0)
+    real, patients = population(300, 8, draw)
+    fake = population(240, 8, draw)[0] + 0.1
+    labels, given = np.arange(300) % 3 % 2, np.arange(240) % 2
+    report = fidelity_report(
+        real, fake, real_patients=patients, real_labels=labels, fake_labels=given, classes=("A", "B"), rounds=50
+    )
+    for part, a, b in (
+        (report["overall"], real, fake),
+        *((report["classes"][name], real[labels == c], fake[given == c]) for c, name in enumerate("AB")),
+    ):
+        assert (part["n_real"], part["n_generated"]) == (len(a), len(b))
+        expected = {"fid": fid(a, b), "kid": kid(a, b), **prdc(a, b)._asdict()}
+        for name, value in expected.items():
+            entry = part["figures"][name]
+            assert entry["value"] == pytest.approx(value, rel=1e-8), name
+            assert entry["low"] <= value <= entry["high"], name
+            assert entry["low"] < entry["high"]
+            assert entry["note"] is None
+    again = fidelity_report(
+        real, fake, real_patients=patients, real_labels=labels, fake_labels=given, classes=("A", "B"), rounds=50
+    )
+    assert report == again
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert fidelity_report(real, fake, real_patients=patients, rounds=50)["classes"] == {}
 
 
-def test_a_look_during_training_is_quick() -> None:
-    real, labels = labelled(333, 0, d=512)
-    fake, fake_labels = labelled(64, 1, d=512)
-    start = time.process_time()
-    collapse_report(real, fake, labels, fake_labels, CLASSES)
-    assert time.process_time() - start < 1
+def test_a_cached_reference_answers_as_a_fresh_one() -> None:
+    draw = np.random.default_rng(1)
+    real, first, second = (population(n, 6, draw)[0] for n in (120, 100, 80))
+    kept = Reference(real, rounds=40)
+    kept.report(first)
+    assert kept.report(second) == Reference(real, rounds=40).report(second)
+
+
+def test_intervals_cover_and_are_not_absurdly_wide() -> None:
+    draw = np.random.default_rng(3)
+    figures: dict[str, list[list[float]]] = {}
+    for repeat in range(40):
+        real, patients = population(120, 6, draw)
+        report = Reference(real, patients, rounds=60, seed=repeat).report(draw.normal(size=(120, 6)) * 0.5 + 0.2)
+        for name, entry in report["overall"]["figures"].items():
+            figures.setdefault(name, []).append([entry["value"], entry["low"], entry["high"]])
+    for name, rows in figures.items():
+        value, low, high = np.array(rows).T
+        truth = value.mean()
+        assert ((low <= truth) & (truth <= high)).mean() >= 0.85, name
+        assert (high - low).mean() / 3.92 < 2.6 * value.std(ddof=1), name
+
+
+def test_patients_with_many_images_make_wide_intervals() -> None:
+    draw = np.random.default_rng(0)
+    real = np.repeat(draw.normal(size=(40, 4)), 8, 0) + 0.05 * draw.normal(size=(320, 4))
+    fake = draw.normal(size=(300, 4)) + 0.5
+    wide = Reference(real, np.arange(320) // 8).report(fake)["overall"]["figures"]
+    narrow = Reference(real).report(fake)["overall"]["figures"]
+    for name in ("fid", "kid"):
+        width = [entry[name]["high"] - entry[name]["low"] for entry in (wide, narrow)]
+        assert width[0] > 1.4 * width[1], name
+
+
+def test_what_is_too_small_to_say_is_not_said() -> None:
+    real, fake = clouds(100, 90, 60)
+    labels, given = (np.arange(100) < 30).astype(int), (np.arange(90) < 2).astype(int)
+    report = fidelity_report(real, fake, real_labels=labels, fake_labels=given, classes=("A", "B", "C"))
+    entry = report["overall"]["figures"]["fid"]
+    assert entry["note"].startswith("too small to say on its own: 90 images in 60 dimensions, at least 120 are needed")
+    assert entry["low"] < entry["value"] < entry["high"]
+    assert report["overall"]["figures"]["kid"]["note"] is None
+    for name, number in (("B", 30), ("C", 0)):
+        entry = report["classes"][name]["figures"]["kid"]
+        assert entry["value"] is None, name
+        assert f"{number} real and " in entry["note"]
+    few = fidelity_report(real[:40], fake)["overall"]["figures"]["coverage"]
+    assert few["note"] == "too small to say: 40 images, at least 50 are needed"
+    assert few["value"] is not None
+    assert few["low"] is None
+    one = fidelity_report(real, fake, real_patients=["a"] * 100)["overall"]["figures"]["recall"]
+    assert one["note"] == "too small to say: 1 patients, at least 25 are needed"
+
+
+def test_constant_features_have_figures_without_nan() -> None:
+    report = fidelity_report(np.ones((60, 4)), np.ones((60, 4)))["overall"]["figures"]
+    assert report["fid"]["value"] == pytest.approx(0, abs=1e-12)
+    assert report["kid"]["value"] == pytest.approx(0, abs=1e-9)
+    assert (report["precision"]["value"], report["coverage"]["value"]) == (0, 0)  # nothing is nearer than a copy
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rounds": 10}, r"rounds \(=10\) must be at least 40"),
+        ({"k": 90}, r"k \(=90\) must be at least 1 and less than"),
+        ({"fake_labels": np.zeros(90, int)}, "fake_labels are given but real_labels are not"),
+        ({"real_labels": np.zeros(90, int), "classes": ("A",)}, "real_labels must be 100 integers"),
+        ({"real_patients": ["a"]}, "patients must be one name a row"),
+    ],
+)
+def test_unfit_reports_are_named(change: dict, sentence: str) -> None:
+    real, fake = clouds(100, 90, 4)
+    with pytest.raises(InputError, match=sentence):
+        fidelity_report(real, fake, **change)
+
+
+def test_fid_interval_shrinks_with_n_and_agrees_with_fid() -> None:
+    widths = []
+    for n in (100, 1600):
+        real, fake = clouds(n, n, 5)
+        value, low, high = fid_interval(real, fake)
+        assert value == pytest.approx(fid(real, fake))
+        assert low <= value <= high
+        widths.append(high - low)
+    assert widths[0] / widths[1] == pytest.approx(4, rel=0.5)
