@@ -350,3 +350,27 @@ def test_a_teacher_left_by_a_run_on_other_data_is_not_reused(
     save_model(tiny_teacher(), run / "teacher", "card", {"data_hash": "another"})
     assert call("train", "--data", "phantom:60", "--out", run, *SMALL, "--kimg", "0.008") == 2
     assert "was fitted on other data" in capsys.readouterr().err
+
+
+# --- evaluating -------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_takes_a_model_or_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path, refused: Refused
+) -> None:
+    assert "either --model or --images" in refused("evaluate", "--data", "phantom:300")
+    assert "goes with --images" in refused("evaluate", "--data", "phantom:300", "--model", model, "--resolution", 64)
+    assert "does not exist" in refused("evaluate", "--data", "phantom:300", "--images", "no/such", "--out", "e")
+    assert "num (=3)" in refused("evaluate", "--data", "phantom:300", "--model", model, "--num", 3, "--out", "e")
+    out = tmp_path / "evaluation"
+    command = ["evaluate", "--data", "phantom:300", "--model", model, "--num", 90, "--out", out]
+    assert call(*command, "--sections", "memorisation", "anatomy") == 0
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert set(results["sections"]) | set(results["left_out"]) == {"memorisation", "anatomy"}
+    assert results["generated"]["images"] == 90
+    rows = (out / "results.csv").read_text("utf-8").splitlines()
+    assert rows[0] == "figure,value"
+    assert len(rows) > 20
+    said = capsys.readouterr().err
+    assert "results.json" in said
+    assert "- " in said

@@ -142,6 +142,45 @@ class Generate:
 
 
 @dataclass
+class Evaluate:
+    """Measure synthetic images: fidelity, diversity, class agreement, anatomy, shortcuts, memorisation."""
+
+    data: str
+    """The real images that they are to be like, split by patient: what the model was trained on."""
+    model: Path | None = None
+    """A run or a model directory. Or give --images."""
+    images: str | None = None
+    """Folder or archive of images that any tool made: class folders, labels.csv (file, label), or without labels."""
+    out: Path = Path("evaluation")
+    """Folder for results.json and results.csv; an interrupted evaluation there goes on."""
+    num: int = 2000
+    """How many images of a model."""
+    resolution: int | None = None
+    """Side that images of a folder are judged at; default 64."""
+    features: tuple[str, ...] = ("judge", "selfsup")
+    """Feature spaces: judge, selfsup, xrv:NAME, inception[:PATH], rad-dino[:PATH], module:NAME:ATTRIBUTE, onnx:PATH."""
+    sections: tuple[Literal["fidelity", "diversity", "agreement", "anatomy", "shortcuts", "memorisation"], ...] = ()
+    """What to measure; default all."""
+    seed: int = 0
+    """Of the images, of what is fitted and drawn."""
+
+    def run(self) -> None:
+        from expressivegan.evaluate_command import evaluate
+
+        evaluate(
+            self.model,
+            self.images,
+            self.data,
+            self.out,
+            num=self.num,
+            resolution=self.resolution,
+            features=self.features,
+            sections=self.sections,
+            seed=self.seed,
+        )
+
+
+@dataclass
 class Demo:
     """The whole path on the embedded phantom: teacher, training, images, maps, pairs, curves."""
 
@@ -191,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Teach, subcommand("teach")]
             | Annotated[Train, subcommand("train", default=_train_default(argv))]
             | Annotated[Generate, subcommand("generate")]
+            | Annotated[Evaluate, subcommand("evaluate")]
             | Annotated[Demo, subcommand("demo")]
         )
         command = tyro.cli(Command, args=argv, prog="expressivegan", description=__doc__ and _ABOUT)
