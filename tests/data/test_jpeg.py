@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from expressivegan.data import decode, jpeg
 
@@ -124,7 +124,7 @@ def test_what_pillow_reads_of_it_comes_as_ever(name: str) -> None:
     pixels = decode.load_pixels(data, 16, "stretch")
     facts, (fitted,) = decode.inspect_and_fit(data, [(16, "stretch")])
     assert (pixels == fitted).all()
-    assert (facts.width, facts.height) == Image.open(io.BytesIO(data)).size
+    assert (facts.width, facts.height) == ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size
 
 
 def test_tags_that_turn_nothing_are_no_hindrance() -> None:

@@ -14,13 +14,13 @@ from expressivegan.errors import DataError, InputError
 from expressivegan.evaluation import Evaluation, Generated, JudgeRecipe, SelfSupervisedRecipe, read_generated
 from expressivegan.evaluation.run import SECTIONS, UNLABELLED
 
-N = 240
+N = 150
 SIDE = 32
 
 
 @pytest.fixture(scope="module")
 def data() -> ImageSet:
-    return load_images("phantom:900", SIDE, progress=False)
+    return load_images("phantom:600", SIDE, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_honest_images_are_near_the_floor_and_copy_nobody(results: tuple[dict[st
     for space in sections["fidelity"]["spaces"].values():
         assert space["over_floor"]["fid"] < 2
         assert space["over_floor"]["coverage"] > 0.8
-        assert space["ladder"]["1 per class, repeated"]["coverage"] < 0.3
+        assert space["ladder"]["1 per class, repeated"]["coverage"] < 0.5
     assert sections["memorisation"]["copies_share"]["value"] < 0.02
     assert abs(sections["fidelity"]["n"] - sum(sections["fidelity"]["counts"].values())) == 0
 
@@ -77,7 +77,7 @@ def test_collapse_is_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:
     found = judged(data, bad, cache).run(tmp_path, ["fidelity", "diversity"])
     assert any("repeats itself" in sentence for sentence in found["summary"])
     for space in found["sections"]["fidelity"]["spaces"].values():
-        assert space["over_floor"]["coverage"] < 0.3
+        assert space["over_floor"]["coverage"] < 0.5
 
 
 def test_copies_are_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:

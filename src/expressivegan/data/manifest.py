@@ -107,7 +107,7 @@ class Change:
     """"duplicate", "leak", "marker", "border" or "geometry"."""
     path: str
     before: dict[str, Any] | None
-    """The fields of the record that changed, as they were; the whole record where it was dropped."""
+    """The fields of the record that changed, as they were; where it was dropped all of it, and its "position"."""
     after: dict[str, Any] | None
     """The same fields, as they are; None where the record was dropped."""
     why: str
@@ -138,9 +138,9 @@ class Manifest:
     """The whole data set, without pixels."""
 
     source: str
-    """"kermany", "folder" or "phantom"."""
+    """The layout: "kermany", "medmnist", "nih", "rsna", "table", "folder", or "phantom"."""
     root: Path
-    """Folder that the paths of the records are relative to."""
+    """Folder or archive that the paths of the records are relative to."""
     classes: tuple[str, ...]
     """Class names; label number i is classes[i]."""
     reference_class: str | None
