@@ -21,6 +21,21 @@ class Interval(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def plain(value: Any) -> Any:
+    """Nested figures as JSON knows them: an interval is [value, low, high], floats have six decimals, NaN is null.
+
+    >>> plain({"auc": Interval(0.5, 0.25, float("nan")), "n": 3})
+    {'auc': [0.5, 0.25, None], 'n': 3}
+    """
+    if isinstance(value, Interval):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if np.isfinite(value) else None
+    return value
+
+
 def bootstrap(
     statistic: Callable[[Ints], float], patients: Sequence[str], rounds: int = 1000, seed: int = 0
 ) -> Interval:

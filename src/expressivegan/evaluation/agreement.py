@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from expressivegan.errors import InputError
-from expressivegan.intervals import Floats, Interval, Ints
+from expressivegan.intervals import Floats, Interval, Ints, plain
 
 _FAR = 0.03  # by which accuracy must surely differ from that on real images to be worth a sentence
 _LEAST = 10  # images of a class
@@ -30,7 +30,7 @@ class AgreementReport:
     def as_json(self) -> dict[str, Any]:
         """Ready for `json.dumps`; NaN as null."""
         return {
-            "figures": {k: {n: _plain(v) for n, v in row.items()} for k, row in self.figures.items()},
+            "figures": plain(self.figures),
             "confusion_real": self.confusion_real.tolist(),
             "confusion_fake": self.confusion_fake.tolist(),
             "warnings": list(self.warnings),
@@ -226,11 +226,3 @@ def _confusion(judged: Judged, classes: int) -> Ints:
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (judged.labels, judged.said), 1)
     return counts
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 6) if np.isfinite(value) else None
-    return value

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ class Generated:
     labels: npt.NDArray[np.int64] | None
     """(N,) indices into the data set's classes, or None."""
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 of pixels and labels."""
         found = hashlib.sha256(repr(self.images.shape).encode())

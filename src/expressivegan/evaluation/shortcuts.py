@@ -18,7 +18,7 @@ from expressivegan.errors import InputError
 from expressivegan.evaluation.agreement import auc_draws, draw_weights, interval_of
 from expressivegan.evaluation.anatomy.landmarks import Landmarks, check_pixels, landmarks
 from expressivegan.evaluation.anatomy.report import check_labels
-from expressivegan.intervals import Floats, Interval, Ints
+from expressivegan.intervals import Floats, Interval, Ints, plain
 from expressivegan.streams import derive_seed
 
 GEOMETRY = ("midline", "tilt", "thorax_width", "lung_top", "lung_height", "body")
@@ -43,11 +43,12 @@ class ShortcutReport:
 
     def as_json(self) -> dict[str, Any]:
         """Ready for `json.dumps`; NaN as null."""
-        figures = {
-            kind: {k: [round(x, 6) if np.isfinite(x) else None for x in v] for k, v in row.items()}
-            for kind, row in self.figures.items()
+        return {
+            "figures": plain(self.figures),
+            "n": self.n,
+            "warnings": list(self.warnings),
+            "sentences": list(self.sentences),
         }
-        return {"figures": figures, "n": self.n, "warnings": list(self.warnings), "sentences": list(self.sentences)}
 
 
 def shortcut_report(

@@ -173,15 +173,9 @@ def load_xrv(name: str, cache_dir: Path | None = None) -> tuple[DenseNet121, lis
         converted = source.with_suffix(".safetensors")
         if not converted.exists():
             if not source.exists():
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    with replacing(source) as partial:
-                        xrv.utils.download(url, str(partial))
-                except Exception as error:  # requests' many errors, and the file system's
-                    raise OfflineError(
-                        f"teacher weights xrv:{name} could not be downloaded ({type(error).__name__}); on a machine "
-                        f"with internet access save {url} as {source}, or fit your own teacher: expressivegan teach"
-                    ) from error
+                download_weights(
+                    xrv, url, source, f"teacher weights xrv:{name}", "fit your own teacher: expressivegan teach"
+                )
             _convert(source, converted, xrv)
     backbone = DenseNet121(len(labels))
     try:
@@ -191,6 +185,29 @@ def load_xrv(name: str, cache_dir: Path | None = None) -> tuple[DenseNet121, lis
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{converted} is not a converted DenseNet-121; delete it and try again") from error
     return backbone.eval(), labels
+
+
+def download_weights(xrv: Any, url: str, source: Path, what: str, instead: str) -> None:
+    """Fetches a file of torchxrayvision's to `source`, by that library and complete.
+
+    Args:
+        xrv: the library.
+        url: where it stands.
+        source: where it shall stand; its folder is made.
+        what: is missing, and `instead`: what else the user can do, both for the sentence below.
+
+    Raises:
+        OfflineError: it cannot be downloaded.
+    """
+    try:
+        source.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(source) as partial:
+            xrv.utils.download(url, str(partial))
+    except Exception as error:  # requests' many errors, and the file system's
+        raise OfflineError(
+            f"{what} could not be downloaded ({type(error).__name__}); on a machine with internet access save {url} "
+            f"as {source}, or {instead}"
+        ) from error
 
 
 def _convert(source: Path, target: Path, xrv: Any) -> None:

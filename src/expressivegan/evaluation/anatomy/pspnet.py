@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expressivegan.atomic import replacing
-from expressivegan.errors import CheckpointError, OfflineError
+from expressivegan.errors import CheckpointError
 from expressivegan.evaluation.anatomy.curves import SIDE, Masks, Pixels
+from expressivegan.teacher.backbone import download_weights
 
 URL = "https://github.com/mlmed/torchxrayvision/releases/download/v1/pspnet_chestxray_best_model_4.pth"
 TARGETS = (
@@ -80,7 +81,8 @@ def _load(cache_dir: Path | None) -> nn.Module:
     converted = source.with_suffix(".safetensors")
     if not converted.exists():
         if not source.exists():
-            _download(xrv, source)
+            instead = "leave them out: landmarks are measured without them"
+            download_weights(xrv, URL, source, "PSPNet's weights", instead)
         _convert(source, converted)
     network: nn.Module = pspnet(len(TARGETS))
     try:
@@ -88,18 +90,6 @@ def _load(cache_dir: Path | None) -> nn.Module:
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{converted} is not a converted PSPNet; delete it and try again") from error
     return network
-
-
-def _download(xrv: Any, source: Path) -> None:
-    try:
-        source.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(source) as partial:
-            xrv.utils.download(URL, str(partial))
-    except Exception as error:  # requests' many errors, and the file system's
-        raise OfflineError(
-            f"PSPNet's weights could not be downloaded ({type(error).__name__}); on a machine with internet access "
-            f"save {URL} as {source}, or leave them out: landmarks are measured without them"
-        ) from error
 
 
 def _convert(source: Path, target: Path) -> None:

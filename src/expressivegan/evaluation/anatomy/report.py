@@ -12,7 +12,7 @@ from expressivegan.evaluation.anatomy.curves import Bools, Ints, MaskSource, Pix
 from expressivegan.evaluation.anatomy.draw import draw_landmarks
 from expressivegan.evaluation.anatomy.landmarks import MEASURES, Floats, Landmarks, check_pixels, landmarks
 from expressivegan.images import UInt8Array
-from expressivegan.intervals import Interval, share_interval
+from expressivegan.intervals import Interval, plain, share_interval
 from expressivegan.streams import derive_seed
 
 VIOLATIONS = ("out_of_range", "heart_wrong_side", "one_lung_missing", "not_found")
@@ -45,7 +45,7 @@ class AnatomyReport:
             for i, reason in zip(self.worst[:100], self.reasons[:100], strict=True)
             if reason
         ]
-        return {"figures": _plain(self.figures), "warnings": list(self.warnings), "worst": worst}
+        return {"figures": plain(self.figures), "warnings": list(self.warnings), "worst": worst}
 
 
 def anatomy_report(
@@ -401,13 +401,3 @@ def _worst(
         reasons[flags[name]] = name.replace("_", " ")
     order = np.argsort(-excess, kind="stable")
     return order, tuple(str(reasons[i]) for i in order)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return [_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, float):
-        return round(value, 6) if np.isfinite(value) else None
-    return value
