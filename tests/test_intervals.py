@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from expressivegan.intervals import auc_interval, bootstrap, mean_interval, share_interval
+from expressivegan.intervals import auc_interval, bootstrap, draw_weights, mean_interval, share_interval
 
 
 def test_auc_equals_scikit_learns_with_ties_and_in_every_draw() -> None:
@@ -34,3 +34,11 @@ def test_mean_equals_the_bootstrap_of_the_mean() -> None:
     slow = bootstrap(lambda i: float(values[i].mean()), patients, rounds=200, seed=2)
     np.testing.assert_allclose(fast, slow, atol=1e-12)
     assert np.isnan(mean_interval(values[:0], [])).all()
+
+
+def test_drawn_patients_bring_all_their_images() -> None:
+    drawn = draw_weights(np.array(["b", "a", "b", "c"]), 400, 3)
+    assert drawn.shape == (400, 4)
+    np.testing.assert_array_equal(drawn[:, 0], drawn[:, 2])
+    np.testing.assert_array_equal(drawn[:, [0, 1, 3]].sum(1), 3)  # as many patients as there are
+    np.testing.assert_allclose(drawn.mean(0), 1, atol=0.15)

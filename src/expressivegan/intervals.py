@@ -1,6 +1,8 @@
 """Figures with their 95% intervals, by drawing patients with replacement."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,18 +24,47 @@ class Interval(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """Nested figures as JSON knows them: an interval is [value, low, high], floats have six decimals, NaN is null.
+    """Nested figures as JSON knows them.
 
-    >>> plain({"auc": Interval(0.5, 0.25, float("nan")), "n": 3})
-    {'auc': [0.5, 0.25, None], 'n': 3}
+    An `Interval` becomes an object of value, low and high; arrays become lists, paths strings with forward slashes; a
+    number that is not finite becomes null.
+
+    Raises:
+        TypeError: an object that JSON does not know.
+
+    >>> plain({"auc": Interval(0.5, 0.25, float("nan")), 3: np.arange(2)})
+    {'auc': {'value': 0.5, 'low': 0.25, 'high': None}, '3': [0, 1]}
     """
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, Interval):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, float):
-        return round(value, 6) if np.isfinite(value) else None
-    return value
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return str(value)  # of a subclass, such as NumPy's, the string alone
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    raise TypeError(f"{value!r}, of type {type(value).__name__}, is nothing that JSON knows")
+
+
+def draw_weights(patients: npt.NDArray[Any], rounds: int, seed: int) -> Floats:
+    """How often each image occurs when patients are drawn with replacement, (rounds, N).
+
+    Args:
+        patients: (N,) names or numbers.
+        rounds: number of draws.
+        seed: of the draws.
+    """
+    names, of = np.unique(patients, return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), rounds)
+    return drawn[:, of].astype(np.float64)
 
 
 def bootstrap(

@@ -15,6 +15,7 @@ from expressivegan.evaluation import (
     fid,
     fid_interval,
     fidelity_report,
+    frechet,
     kid,
     nearest_distances,
     pairwise_diversity,
@@ -60,6 +61,40 @@ def test_fid_by_hand() -> None:
 def test_fid_of_singular_covariances_by_hand() -> None:
     # Variance 2 along x against 2 along y: nothing shared, so 2 + 2 with equal means.
     assert fid([[-1.0, 0.0], [1.0, 0.0]], [[0.0, -1.0], [0.0, 1.0]]) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("narrow", [1.0, 1e-2, 1e-4, 1e-6, 1e-8, 0.0])
+def test_fid_of_two_dimensions_has_a_closed_form(narrow: float) -> None:
+    # Of a 2x2 matrix with eigenvalues p and q, (√p + √q)² = p + q + 2 √pq = trace + 2 √determinant.
+    real, fake = (x * [1, narrow] for x in clouds(50, 40, 2))
+    means, covariances = zip(
+        *((x.mean(0), np.cov(x.astype(np.longdouble), rowvar=False)) for x in (real, fake)), strict=True
+    )
+    (a, b, _, c), (e, f, _, g) = (m.ravel() for m in covariances)
+    cross = np.sqrt(a * e + 2 * b * f + c * g + 2 * np.sqrt(max(a * c - b * b, 0) * max(e * g - f * f, 0)))
+    expected = np.square(means[0] - means[1]).sum() + a + c + e + g - 2 * cross
+    assert fid(real, fake) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize(("fall", "quick"), [(0.0, True), (0.75, True), (1.0, True), (4.0, False)])
+def test_both_ways_to_fid_agree(fall: float, quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spectrum = np.arange(1.0, 65) ** -fall
+    real, fake = (x * spectrum for x in clouds(300, 200, 64))
+    found = []
+    monkeypatch.setattr(
+        frechet, "_by_eigenvalues", lambda *a, way=frechet._by_eigenvalues: found.append(way(*a)) or found[-1]
+    )
+    value = fid(real, fake)
+    assert (found[0] is not None) is quick
+    monkeypatch.setattr(frechet, "_by_eigenvalues", lambda *_: None)
+    assert value == pytest.approx(fid(real, fake), rel=1e-10)
+
+
+def test_what_never_varies_does_not_matter_to_fid() -> None:
+    # A dead unit makes both covariances singular however many images there are.
+    real, fake = clouds(300, 200, 8)
+    still = [np.column_stack([x, np.full(len(x), 3.0), np.zeros(len(x))]) for x in (real, fake)]
+    assert fid(*still) == pytest.approx(fid(real, fake), rel=1e-10)
 
 
 def test_kid_by_hand() -> None:
@@ -108,6 +143,13 @@ def test_kid_agrees_with_torchmetrics_and_torch_fidelity(d: int) -> None:
     settings = {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
     kernels = [fidelity.kernel_poly(a, b, **settings) for a, b in ((real, real), (real, fake), (fake, fake))]
     assert ours == pytest.approx(float(fidelity.mmd2(*kernels)), rel=1e-6)
+
+
+def test_kid_of_more_than_one_tile_is_that_of_all_pairs() -> None:
+    real, fake = clouds(1100, 530, 4)
+    kernels = [(a @ b.T / 4 + 1) ** 3 for a, b in ((real, real), (fake, fake), (real, fake))]
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
+    assert kid(real, fake) == pytest.approx(within[0] + within[1] - 2 * kernels[2].mean(), rel=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

@@ -20,10 +20,10 @@ from expressivegan.evaluation.distances import (
     check_widths,
 )
 from expressivegan.evaluation.frechet import fid_interval
-from expressivegan.evaluation.kernel import KernelSums, draw_weights, kid_interval
+from expressivegan.evaluation.kernel import KernelSums, kid_interval
 from expressivegan.evaluation.manifolds import check_k, depth_for, prdc_intervals
 from expressivegan.evaluation.neighbours import Neighbours, within
-from expressivegan.intervals import Interval
+from expressivegan.intervals import Interval, draw_weights
 from expressivegan.streams import derive_seed
 
 FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage")
@@ -100,14 +100,14 @@ class _Part:
     def __init__(self, rows: Array, patients: Index, k: int, rounds: int, seed: int, is_class: bool) -> None:
         self.k, self.rounds, self.seed, self.is_class = min(k, len(rows) - 1), rounds, seed, is_class
         self.patients = np.unique(patients, return_inverse=True)[1].astype(np.int64)
-        self.weights = draw_weights(self.patients, rounds, seed)
+        self.weights = np.ascontiguousarray(draw_weights(self.patients, rounds, seed).T)
         self.real = Neighbours(rows, self.patients, depth=depth_for(k), weights=self.weights)
 
     def report(self, rows: Array) -> dict[str, Any]:
         n, m = len(self.real), len(rows)
         count = int(self.patients.max()) + 1
         k = min(self.k, m - 1)
-        weights = draw_weights(np.arange(m), self.rounds, derive_seed(self.seed, "generated"))
+        weights = np.ascontiguousarray(draw_weights(np.arange(m), self.rounds, derive_seed(self.seed, "generated")).T)
         fake = Neighbours(rows, depth=depth_for(self.k), weights=weights)
         cross = KernelSums.empty(weights)
         # The kernel's block comes for free with the distances, so both are computed in one pass.

@@ -19,6 +19,7 @@ from expressivegan.evaluation.distances import (
     check_patients,
     exact,
     row_keys,
+    where,
 )
 from expressivegan.evaluation.kernel import KernelSums
 
@@ -93,7 +94,7 @@ class Neighbours:
     def _nearest(self, squared: npt.NDArray[np.float64], block: Block, part: Index, depth: int) -> tuple[Array, Index]:
         """The `depth` smallest of each row, in order; infinite where there are fewer."""
         low = _bound(squared, depth) + 2 * block.slack
-        i, j = np.nonzero(squared <= low[:, None])
+        i, j = where(squared <= low[:, None])
         finite = np.isfinite(squared[i, j])
         i, j = i[finite], j[finite]
         far = exact(self.rows, part[i], self.rows, j, self.keys[part[i]] == self.keys[j])
@@ -201,7 +202,7 @@ def within(
     Returns:
         pairs (i, j) with |x_i - y_j| < x_radius_i, and those with |x_i - y_j| < y_radius_j.
     """
-    x_keys, y_keys = row_keys(x), row_keys(y)
+    keys: tuple[Keys, Keys] | None = None
     found: tuple[list[Pairs], list[Pairs]] = ([], [])
     for block in blocks(x, y, products=sums is not None, precise=precise):
         part = slice(block.start, block.stop)
@@ -211,13 +212,15 @@ def within(
             if radius is None:
                 continue
             limit = np.square(radius / block.scale)
-            i, j = np.nonzero(block.squared < (limit + block.slack[:, None]).astype(block.squared.dtype) * _UP)
+            i, j = where(block.squared < (limit + block.slack[:, None]).astype(block.squared.dtype) * _UP)
             rim = np.broadcast_to(radius, block.squared.shape)[i, j]
             squared = block.squared[i, j].astype(np.float64)
             distance = np.sqrt(np.maximum(squared, 0)) * block.scale
             unsure = np.flatnonzero(np.abs(squared - np.square(rim / block.scale)) <= 1.1 * block.slack[i])
             a, b = i[unsure] + block.start, j[unsure]
-            distance[unsure] = exact(x, a, y, b, x_keys[a] == y_keys[b])
+            if keys is None and len(unsure) > len(x) + len(y):  # many copies: fewer keys than pairs
+                keys = row_keys(x), row_keys(y)
+            distance[unsure] = exact(x, a, y, b, None if keys is None else keys[0][a] == keys[1][b])
             inside = distance < rim
             out.append(Pairs(i[inside] + block.start, j[inside], distance[inside]))
     first, second = (Pairs(*(np.concatenate(c) for c in zip(*out, strict=True))) if out else None for out in found)

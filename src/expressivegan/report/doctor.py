@@ -1,17 +1,15 @@
 """The doctor's report: JSON for programs, one HTML page and a table in the terminal for people."""
 
 import json
-import math
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from expressivegan.atomic import write_bytes
 from expressivegan.data.doctor.finding import SEVERITIES, Diagnosis, Finding, Table
 from expressivegan.errors import DataError
+from expressivegan.intervals import plain
 from expressivegan.report.page import page
 from expressivegan.report.terminal import print_diagnosis
 
@@ -49,7 +47,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "counts": {severity: count[severity] for severity in SEVERITIES},
         "overview": _table(diagnosis.overview),
         "findings": [_finding(f) for f in sorted(diagnosis.findings, key=lambda f: SEVERITIES.index(f.severity))],
-        "seconds": _plain(diagnosis.seconds),
+        "seconds": plain(diagnosis.seconds),
     }
 
 
@@ -58,33 +56,17 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "check": finding.check,
         "severity": finding.severity,
         "title": finding.title,
-        "figures": [_plain(figure._asdict()) for figure in finding.figures],
+        "figures": [plain(figure._asdict()) for figure in finding.figures],
         "consequence": finding.consequence,
         "remedy": finding.remedy,
         "table": None if finding.table is None else _table(finding.table),
         "pictures": len(finding.pictures),
-        "items": [_plain(item) for item in finding.items],
+        "items": [plain(item) for item in finding.items],
     }
 
 
 def _table(table: Table) -> dict[str, Any]:
     return {"header": list(table.header), "rows": [list(row) for row in table.rows]}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, Path):
-        return value.as_posix()
-    raise TypeError(f"a finding's item holds {value!r}, of type {type(value).__name__}, which JSON does not know")
 
 
 def write_json(diagnosis: Diagnosis, path: Path | str) -> None:
