@@ -6,7 +6,7 @@
 Patients are dealt at random, many times, to three parts: honest generated images (real or drawn ones that stand in
 neither pool), the training pool, the held-out pool. A share of the honest images is replaced by copies of pictures of
 the training pool, changed in one way. Neighbours are looked for once among all images; each draw keeps those that stand
-in its pools, and then runs the test that `memorisation_report` runs.
+in its pools, and then runs the test that `memorisation_report` runs; and the same for the images of each class.
 
 Test patients are left out. On real images the training part is dealt from the train group, the others from judge and
 reference (`groups`), and, for larger n, all three from all patients (`any patient`): nothing is learnt here.
@@ -15,7 +15,7 @@ reference (`groups`), and, for larger n, all three from all patients (`any patie
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Bank:
     found: Neighbours
     sources: Ints
     """(N, 1 or 2) patients whose pictures an image was made from."""
+    label: Ints
+    """(N,) class of the (first) picture."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ class World:
     """(M,) patient of each real image."""
     group: npt.NDArray[np.str_]
     """(P,) group of each patient."""
+    strata: Ints
+    """(P,) class and number of exposures."""
     honest: Bank
     cheats: dict[str, Bank]
     calibration: Calibration
 
 
-def build(images: npt.NDArray[np.uint8], patients: Any, groups: Any, copies: int, seed: int) -> World:
+def build(images: npt.NDArray[np.uint8], patients: Any, groups: Any, labels: Ints, copies: int, seed: int) -> World:
     rng = np.random.default_rng(seed)
     names, owner = np.unique(patients, return_inverse=True)
     group = np.empty(len(names), "U9")
     group[owner] = groups
     pool = make_pool(images)
-    honest = Bank(search(images, pool, KEEP, SHORTLIST), owner[:, None].astype(np.int64))
+    honest = Bank(search(images, pool, KEEP, SHORTLIST), owner[:, None].astype(np.int64), labels)
     cheats = {}
     for kind in KINDS:
         source = rng.permutation(len(images))[:copies]
@@ -70,10 +74,14 @@ def build(images: npt.NDArray[np.uint8], patients: Any, groups: Any, copies: int
         if kind.startswith("blend"):
             parents.append(np.roll(source, -partners(len(source))))
         made = replay(images[source], kind, rng)
-        cheats[kind] = Bank(search(made, pool, KEEP, SHORTLIST), np.stack([owner[p] for p in parents], 1))
+        cheats[kind] = Bank(
+            search(made, pool, KEEP, SHORTLIST), np.stack([owner[p] for p in parents], 1), labels[source]
+        )
     train = np.isin(groups, ["train"])
     calibration = calibrate(images[train], patients[train], make_pool(images[train]), images[~train], rng)
-    return World(owner.astype(np.int64), group, honest, cheats, calibration)
+    strata = np.searchsorted([1, 2, 5], np.bincount(owner), "left").astype(np.int64)
+    strata[owner] += 4 * labels
+    return World(owner.astype(np.int64), group, strata, honest, cheats, calibration)
 
 
 def deal(world: World, how: str, rng: np.random.Generator) -> Ints:
@@ -118,39 +126,74 @@ def joined(parts: list[Evidence]) -> Evidence:
     return Evidence(*(np.concatenate([getattr(p, name) for p in parts]) for name in Evidence.__dataclass_fields__))
 
 
+def p_value(world: World, part: Ints, made: list[tuple[Bank, Ints]], rng: np.random.Generator) -> float:
+    """Of one draw's generated images, given as rows of banks."""
+    threshold = world.calibration.threshold
+    parts = [evidence(bank, rows, part, world.owner, threshold) for bank, rows in made]
+    images_of = np.bincount(world.owner, minlength=len(world.group))
+    pools = part > 0
+    number = np.cumsum(pools) - 1
+    all_ = joined([e for e, _ in parts])
+    seen = Evidence(
+        number[all_.owner],
+        all_.likeness,
+        np.where(all_.parents >= 0, number[all_.parents], -1),
+        all_.blend,
+    )
+    near = np.sum([c for _, c in parts], axis=0)
+    odds = images_of[part == 1].sum() / images_of[pools].sum()
+    n = sum(len(rows) for _, rows in made)
+    p_copies = copies_p_value((int(near[0]), int(near[1])), odds, n, near_real(world, part))
+    return test_excess(seen, part[pools] == 1, world.strata[pools], p_copies, 199, rng).p_value
+
+
+def planted(world: World, kind: str, part: Ints, count: int, label: int | None, rng: np.random.Generator) -> Ints:
+    """Rows of a bank of copies whose originals stand in the training pool."""
+    bank = world.cheats[kind]
+    usable = (part[bank.sources] == 1).all(1) & ((bank.label == label) | (label is None))
+    rows: Ints = rng.choice(np.flatnonzero(usable), count, replace=count > usable.sum())
+    return rows
+
+
 def p_values(
     world: World, how: str, kind: str | None, share: float, most: int, draws: int, seed: int
 ) -> Iterator[tuple[float, int]]:
     rng = np.random.default_rng(seed)
-    images_of = np.bincount(world.owner, minlength=len(world.group))
-    strata = np.searchsorted([1, 2, 5], images_of, "left").astype(np.int64)
-    threshold = world.calibration.threshold
     for _ in range(draws):
         part = deal(world, how, rng)
         honest = rng.permutation(np.flatnonzero(part[world.owner] == 0))[:most]
-        n = len(honest)
-        planted = 0 if kind is None else max(1, round(share * n))
-        parts = [evidence(world.honest, honest[planted:], part, world.owner, threshold)]
+        count = 0 if kind is None else max(1, round(share * len(honest)))
+        made = [(world.honest, honest[count:])]
         if kind is not None:
-            bank = world.cheats[kind]
-            usable = np.flatnonzero((part[bank.sources] == 1).all(1))
-            rows = rng.choice(usable, planted, replace=planted > len(usable))
-            parts.append(evidence(bank, rows, part, world.owner, threshold))
-        pools = part > 0
-        number = np.cumsum(pools) - 1
-        all_ = joined([e for e, _ in parts])
-        seen = Evidence(
-            number[all_.owner],
-            all_.likeness,
-            np.where(all_.parents >= 0, number[all_.parents], -1),
-            all_.blend,
-        )
-        near = np.sum([c for _, c in parts], axis=0)
-        odds = images_of[part == 1].sum() / images_of[pools].sum()
-        real = near_real(world, part)
-        p_copies = copies_p_value((int(near[0]), int(near[1])), odds, n, real)
-        found = test_excess(seen, part[pools] == 1, strata[pools], p_copies, 199, rng)
-        yield found.p_value, n
+            made.append((world.cheats[kind], planted(world, kind, part, count, None, rng)))
+        yield p_value(world, part, made, rng), len(honest)
+
+
+def rows_by_class(world: World, how: str, share: float, most: int, draws: int, seed: int) -> dict[str, Any]:
+    """Draws with a class that is flagged, where all are honest and where class 0 replays a share of its images."""
+    rng = np.random.default_rng(seed)
+    caught = {"the replayed class": 0, "another class": 0} if share else {"any class": 0}
+    classes = np.unique(world.honest.label)
+    for _ in range(draws):
+        part = deal(world, how, rng)
+        honest = rng.permutation(np.flatnonzero(part[world.owner] == 0))[:most]
+        flagged = []
+        for k in classes:
+            rows = honest[world.honest.label[honest] == k]
+            count = max(1, round(share * len(rows))) if share and k == 0 else 0
+            made = [(world.honest, rows[count:])]
+            if count:
+                made.append((world.cheats["as is"], planted(world, "as is", part, count, 0, rng)))
+            flagged.append(p_value(world, part, made, rng) < ALPHA / len(classes))
+        if share:
+            caught["the replayed class"] += flagged[0]
+            caught["another class"] += any(flagged[1:])
+        else:
+            caught["any class"] += any(flagged)
+    found = {name: share_interval(count, draws) for name, count in caught.items()}
+    for name, interval in found.items():
+        print(f"{how:12} {name} flagged, class 0 replays {share:.0%}: {interval}  of {draws}", flush=True)
+    return {name: interval._asdict() for name, interval in found.items()}
 
 
 def simulate(world: World, how: str, most: int, draws: int, seed: int) -> dict[str, Any]:
@@ -165,27 +208,39 @@ def simulate(world: World, how: str, most: int, draws: int, seed: int) -> dict[s
         interval = share_interval(caught, count)
         rows[name] = {"n": round(float(np.mean(sizes))), "draws": count, "flagged": interval._asdict()}
         print(f"{how:12} n {np.mean(sizes):5.0f}  {name:15} flagged {interval}  of {count}", flush=True)
+    rows["by class"] = {
+        f"{share:.0%}": rows_by_class(world, how, share, most, draws if share else 2 * draws, seed)
+        for share in (0.0, 0.05, 0.2)
+    }
     return rows
 
 
-def whole(images: Any, patients: Any, groups: Any, seed: int) -> dict[str, Any]:
+def whole(images: Any, patients: Any, groups: Any, labels: Ints, classes: Sequence[str], seed: int) -> dict[str, Any]:
     """The report itself, once honest and once for each cheat at 2%."""
     rng = np.random.default_rng(seed)
     train = groups == "train"
     names = rng.permutation(np.unique(patients[~train]))
     held = np.isin(patients, names[: len(names) // 2])
     honest = images[~train & ~held]
+    asked = labels[~train & ~held]
     found = {}
     for kind in (None, *KINDS):
         generated = honest.copy()
         count = max(2, round(0.02 * len(honest)))
         if kind is not None:
             generated[:count] = replay(images[train][rng.permutation(train.sum())[:count]], kind, rng)
-        start = time.perf_counter()
+        start = time.process_time()
         report = memorisation_report(
-            generated, images[train], images[held], training_patients=patients[train], heldout_patients=patients[held]
+            generated,
+            images[train],
+            images[held],
+            training_patients=patients[train],
+            heldout_patients=patients[held],
+            labels=(labels[train], labels[held]),
+            generated_labels=asked,
+            classes=classes,
         )
-        found[kind or "honest"] = report.to_dict() | {"seconds": time.perf_counter() - start}
+        found[kind or "honest"] = report.to_dict() | {"processor_seconds": time.process_time() - start}
         print(f"{kind or 'honest':10} {report.verdict}", flush=True)
     return found
 
@@ -203,9 +258,10 @@ def main() -> None:
     options = parser.parse_args()
     data = load_images(options.data, options.resolution)
     rows = data.groups != "test"
-    images, patients, groups = np.asarray(data.images)[rows], data.patients[rows], data.groups[rows]
+    images, labels = np.asarray(data.images)[rows], data.labels[rows].astype(np.int64)
+    patients, groups = data.patients[rows], data.groups[rows]
     start = time.perf_counter()
-    world = build(images, patients, groups, options.copies, options.seed)
+    world = build(images, patients, groups, labels, options.copies, options.seed)
     c = world.calibration
     print(f"{len(images)} images of {len(world.group)} patients, neighbours in {time.perf_counter() - start:.0f} s")
     print(f"near-duplicates from {c.threshold:.3f}, blends from {c.blend_threshold:.3f} on")
@@ -219,7 +275,7 @@ def main() -> None:
     for how in ("any patient",) if options.data.startswith("phantom") else ("groups", "any patient"):
         result["power"][how] = simulate(world, how, options.images, options.draws, options.seed)
     if options.report:
-        result["reports"] = whole(images, patients, groups, options.seed)
+        result["reports"] = whole(images, patients, groups, labels, data.classes, options.seed)
     options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 

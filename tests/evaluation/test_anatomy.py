@@ -13,6 +13,7 @@ from expressivegan.data import load_images, phantom
 from expressivegan.errors import CheckpointError, InputError, OfflineError
 from expressivegan.evaluation.anatomy import (
     MEASURES,
+    QUANTILES,
     AnatomyReport,
     Landmarks,
     Masks,
@@ -23,7 +24,8 @@ from expressivegan.evaluation.anatomy import (
     landmarks,
     pspnet,
 )
-from expressivegan.evaluation.anatomy.report import kolmogorov_smirnov, wasserstein
+from expressivegan.evaluation.anatomy import report as report_module
+from expressivegan.evaluation.anatomy.cheats import spoil
 
 Pixels = np.ndarray
 CLASSES = phantom.CLASSES
@@ -67,7 +69,7 @@ def halves(images: Pixels) -> tuple[Pixels, Pixels]:
     return images[: len(images) // 2], images[len(images) // 2 :]
 
 
-def report(real: Pixels, fake: Pixels) -> AnatomyReport:
+def report(real: Pixels, fake: Pixels, **known: Landmarks) -> AnatomyReport:
     """One class, every image a patient of its own."""
     return anatomy_report(
         real,
@@ -77,6 +79,7 @@ def report(real: Pixels, fake: Pixels) -> AnatomyReport:
         classes=["NORMAL"],
         real_patients=np.arange(len(real)).astype(str),
         rounds=100,
+        **known,
     )
 
 
@@ -134,7 +137,7 @@ def test_an_image_is_measured_by_itself(drawn: Pixels, measured: Landmarks) -> N
 
 
 def test_tilt_and_upside_down_are_seen(drawn: Pixels, measured: Landmarks) -> None:
-    turned = landmarks(np.stack([ndimage.rotate(x, 20, reshape=False, mode="nearest") for x in drawn[:40]]))
+    turned = landmarks(spoil(drawn[:40], "rotated"))
     assert np.nanmean(turned.tilt) > np.nanmean(measured.tilt) + 10
     assert np.nanmin(landmarks(drawn[:40, ::-1]).taper) > np.nanmedian(measured.taper)
 
@@ -150,9 +153,7 @@ def test_no_chest_no_number(fill: int | str) -> None:
 
 
 def test_white_lung_is_missing_not_small(drawn: Pixels) -> None:
-    white = drawn[:40].copy()
-    white[:, :, 34:] = np.maximum(white[:, :, 34:], np.percentile(white, 90, axis=(1, 2))[:, None, None])
-    found = landmarks(white)
+    found = landmarks(spoil(drawn[:40], "white lung"))
     assert found.found_left.mean() < 0.05
     assert found.found_right.mean() > 0.9
     assert np.isnan(found.ctr[~found.found]).all()
@@ -178,10 +179,27 @@ def test_other_input_is_refused(images: Pixels) -> None:
 
 def test_distances_are_scipys() -> None:
     draw = np.random.default_rng(0)
-    a, b = draw.normal(size=50).round(1), draw.normal(0.5, 2, 70).round(1)
-    assert wasserstein(a, b) == pytest.approx(stats.wasserstein_distance(a, b), rel=1e-9)
-    assert kolmogorov_smirnov(a, b) == pytest.approx(stats.ks_2samp(a, b).statistic, rel=1e-9)
-    assert wasserstein(a, a) == kolmogorov_smirnov(a, a) == 0
+    values = np.concatenate([draw.normal(size=50), draw.normal(0.5, 2, 70)]).round(1)
+    first, second = draw.random((2, 3, 120)) < [[[0.5]], [[0.3]]]
+    wasserstein, gap = report_module.distances(values, first, second)
+    for i in range(3):
+        a, b = values[first[i]], values[second[i]]
+        assert wasserstein[i] == pytest.approx(stats.wasserstein_distance(a, b), rel=1e-9)
+        assert gap[i] == pytest.approx(stats.ks_2samp(a, b).statistic, rel=1e-9)
+    np.testing.assert_allclose(report_module.distances(values, first, first), 0, atol=1e-12)
+
+
+def test_ranges_are_numpys_percentiles() -> None:
+    draw = np.random.default_rng(0)
+    table, masks = draw.normal(size=(90, 3)).round(1), draw.random((4, 90)) < 0.4
+    table[::7, 0], table[:, 1] = np.nan, np.nan
+    masks[3] = False
+    low, high = report_module._ranges(table, masks)
+    for i in range(3):
+        np.testing.assert_allclose((low[i, 0], high[i, 0]), np.nanpercentile(table[masks[i], 0], [0.5, 99.5]))
+        np.testing.assert_allclose((low[i, 2], high[i, 2]), np.percentile(table[masks[i], 2], [0.5, 99.5]))
+    assert (low[3] == -np.inf).all()
+    assert (high[:, 1] == np.inf).all()
 
 
 def test_other_children_pass(drawn: Pixels) -> None:
@@ -193,42 +211,23 @@ def test_other_children_pass(drawn: Pixels) -> None:
     json.dumps(found.as_json(), allow_nan=False)
 
 
-def cheat(name: str, images: Pixels) -> Pixels:
-    draw = np.random.default_rng(1)
-    if name == "flipped":
-        return images[:, :, ::-1]
-    if name == "rotated":
-        return np.stack([ndimage.rotate(x, 20, reshape=False, mode="nearest") for x in images])
-    if name == "heartless":  # the right half mirrored: no heart reaches to the left
-        return np.concatenate([images[:, :, :32], images[:, :, :32][:, :, ::-1]], axis=2)
-    if name == "white lung":
-        white = np.percentile(images, 90, axis=(1, 2))[:, None, None].astype(np.uint8)
-        return np.where(np.arange(64) >= 34, np.maximum(images, white), images)
-    if name == "stretched":
-        return np.stack([ndimage.zoom(x, (1, 1.35), order=1)[:, 11:75] for x in images])
-    if name == "upside down":
-        return images[:, ::-1]
-    if name == "noise":
-        return draw.integers(0, 256, images.shape, dtype=np.uint8)
-    return np.stack([images[draw.choice(len(images), 20)].mean(0).astype(np.uint8) for _ in images])
-
-
 @pytest.mark.parametrize(
     ("name", "violation", "landmark"),
     [
         ("flipped", "heart_wrong_side", "heart_shift"),
         ("rotated", "out_of_range", "tilt"),
+        ("shifted", "out_of_range", "midline"),
         ("heartless", "out_of_range", "heart_shift"),
         ("white lung", "one_lung_missing", "confidence"),
         ("stretched", "out_of_range", "body"),
         ("upside down", "out_of_range", "taper"),
         ("noise", "not_found", "confidence"),
-        ("averages", None, "right_lung"),
+        ("averages", None, "confidence"),
     ],
 )
 def test_cheats_are_exposed(drawn: Pixels, name: str, violation: str | None, landmark: str) -> None:
     real, other = halves(drawn)
-    found = report(real, cheat(name, other))
+    found = report(real, spoil(other, name))
     figures = found.figures["all"]
     assert found.warnings
     assert figures["landmarks"][landmark]["differs"]
@@ -237,10 +236,27 @@ def test_cheats_are_exposed(drawn: Pixels, name: str, violation: str | None, lan
         assert any(found.reasons)
 
 
+def test_known_landmarks_are_not_measured_again(drawn: Pixels, measured: Landmarks) -> None:
+    real, other = halves(drawn)
+    known = {"real_landmarks": measured.take(np.arange(80)), "fake_landmarks": measured.take(np.arange(80, 160))}
+    found = report(np.zeros_like(real), np.zeros_like(other), **known)  # blank images: they are not looked at
+    assert found.as_json() == report(real, other).as_json()
+    row = found.figures["all"]["landmarks"]["ctr"]
+    np.testing.assert_allclose(row["fake_quantiles"], np.nanquantile(measured.ctr[80:], QUANTILES))
+    for name in known:
+        with pytest.raises(InputError, match=f"{name} are of 160 images, .* holds 80"):
+            report(real, other, **known | {name: measured})
+
+
+def test_an_unknown_cheat_is_refused(drawn: Pixels) -> None:
+    with pytest.raises(InputError, match="one of flipped, rotated"):
+        spoil(drawn[:2], "stolen")
+
+
 def test_a_few_bad_ones_come_first(drawn: Pixels) -> None:
     real, other = halves(drawn)
     fake = other.copy()
-    fake[[3, 40]] = cheat("noise", other[:2])
+    fake[[3, 40]] = spoil(other[:2], "noise")
     fake[7] = other[7, :, ::-1]
     found = report(real, fake)
     assert set(found.worst[:2]) == {3, 40}
@@ -251,7 +267,7 @@ def test_a_few_bad_ones_come_first(drawn: Pixels) -> None:
 
 def test_class_mix_alone_is_no_fault(drawn: Pixels) -> None:
     real, other = halves(drawn)
-    turned = [cheat("flipped", x) for x in (real, other)]
+    turned = [spoil(x, "flipped") for x in (real, other)]
     found = anatomy_report(
         np.concatenate([real, turned[0]]),
         np.concatenate([other, turned[1][:30]]),

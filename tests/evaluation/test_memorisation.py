@@ -248,6 +248,23 @@ def test_attack_against_its_peer() -> None:
     assert found.tpr.low <= found.tpr.value <= found.tpr.high
 
 
+def test_attack_on_honest_sets_and_on_a_few_patients_known_by_heart() -> None:
+    """Patients have several images that are alike; 20 of 300 training patients are in every generated image."""
+    rng = np.random.default_rng(7)
+    leaks, covered, seen = 0, 0, 0
+    for draw in range(60):
+        owner = np.repeat(np.arange(600), rng.geometric(0.6, 600))
+        score = 0.7 * rng.normal(size=600)[owner] + rng.normal(size=len(owner))
+        honest, known = score.astype(np.float32), np.where(owner < 20, score + 6, score).astype(np.float32)
+        found = attack(honest, owner < 300, owner.astype(str), draw, 100)
+        leaks += found.leaks
+        covered += found.auc.low <= 0.5 <= found.auc.high
+        seen += attack(known, owner < 300, owner.astype(str), draw, 100).leaks
+    assert leaks <= 7  # at 0.03 each, 8 and more have a probability below 0.001
+    assert covered >= 50  # at 0.95 each, fewer have one below 0.001
+    assert seen >= 54
+
+
 def test_attack_by_hand() -> None:
     names = np.arange(200).astype(str)
     member = np.arange(200) < 100
@@ -339,6 +356,35 @@ def test_blank_images_and_labels(parts: tuple[np.ndarray, np.ndarray, np.ndarray
     assert blank["likeness_training"]["0.5"] is None
 
 
+def test_one_replayed_class_stands_out_alone(parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """Class B copies; class A is honest, and of class C there are too few images to say."""
+    labels = np.repeat([0, 1, 2], [60, 40, 10])
+    pool = np.arange(POOL) % 2
+    made = parts[0].copy()
+    made[60:80] = replay(parts[1][pool == 1][:20], "noise 5", np.random.default_rng(0))
+    found = report_of(made, parts, labels=(pool, pool), generated_labels=labels, classes=("A", "B", "C"))
+    a, b, c = (found.by_class[name] for name in "ABC")
+    assert (a.flagged, b.flagged, c.flagged) == (False, True, False)
+    assert a.findings is not None
+    assert b.findings is not None
+    of_c = int((found.nearest_training[100:] >= found.calibration.threshold).sum())
+    assert a.findings.copies + b.findings.copies + of_c == found.copies
+    assert b.findings.copies >= 18
+    assert b.findings.copies_share.low > 0.3 > a.findings.copies_share.high
+    assert b.findings.equal_pools.share.value > 0.6
+    assert a.membership is not None
+    assert b.membership is not None
+    assert b.membership.auc.value > max(0.6, a.membership.auc.value)
+    assert (c.findings, c.membership, c.training) == (None, None, 0)
+    assert "B stands out" in found.verdict
+    assert "A stands out" not in found.verdict
+    assert "Too few generated images for a row of their own: C (10)." in found.notes
+    row = json.loads(json.dumps(found.to_dict(), allow_nan=False))["by_class"]
+    assert row["B"]["copies"] == b.findings.copies
+    assert row["B"]["membership"]["auc"]["low"] == b.membership.auc.low
+    assert row["C"] == {"generated": 10, "training": 0, "heldout": 0, "flagged": False}
+
+
 def test_gallery_mirrors_back() -> None:
     picture = np.zeros((1, 20, 20), np.uint8)
     picture[0, :, 0] = 200
@@ -371,6 +417,11 @@ GOOD = {
         ({"heldout": GOOD["training"]}, "heldout holds 20 of 20 pictures that training holds"),
         ({"labels": (np.zeros(20, int), np.zeros(3, int))}, "labels of heldout must be 20 integers"),
         ({"labels": (np.zeros(20, int),)}, "labels must be those of training and of heldout"),
+        ({"generated_labels": np.zeros(20, int)}, "generated_labels .* need labels of the training"),
+        (
+            {"generated_labels": np.full(20, 2), "labels": (np.zeros(20, int),) * 2, "classes": ("A", "B")},
+            r"generated_labels span 2\.\.2, allowed is 0\.\.1",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(change: dict[str, object], says: str) -> None:

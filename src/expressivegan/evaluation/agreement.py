@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from expressivegan.errors import InputError
-from expressivegan.intervals import Floats, Interval, Ints, plain
+from expressivegan.intervals import Floats, Interval, Ints, draw_weights, plain
 
-_FAR = 0.03  # by which accuracy must surely differ from that on real images to be worth a sentence
+_FAR = 0.05  # by which accuracy must surely differ from that on real images to be worth a sentence
 _LEAST = 10  # images of a class
 
 
@@ -132,7 +132,7 @@ class Judged:
             raise InputError(f"patients_{name} of shape {who.shape} must name each of {len(p)} images")
         self.p = p
         self.said = p.argmax(1)
-        self.weights = draw_weights(who, rounds, seed)
+        self.weights = sample_and_draws(who, rounds, seed)
 
     def accuracy(self, k: int) -> Floats:
         """Share of the images of class k that are called so, (rounds + 1,)."""
@@ -148,12 +148,9 @@ class Judged:
         return auc_draws(self.labels == k, self.p[:, k], self.weights)
 
 
-def draw_weights(patients: npt.NDArray[np.str_], rounds: int, seed: int) -> Floats:
-    """How often each image is drawn when patients are, (rounds + 1, N); the first row is all ones."""
-    names, of = np.unique(patients, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), rounds)[:, of]
-    return np.concatenate([np.ones((1, len(of))), drawn]).astype(np.float64)
+def sample_and_draws(patients: npt.NDArray[np.str_], rounds: int, seed: int) -> Floats:
+    """Weights (rounds + 1, N) of the images: first all ones, for the figure, then the draws, for its interval."""
+    return np.concatenate([np.ones((1, len(patients))), draw_weights(patients, rounds, seed)])
 
 
 def auc_draws(truth: npt.NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:

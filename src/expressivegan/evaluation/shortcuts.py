@@ -15,9 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from expressivegan.data.doctor.border import frame_cells
 from expressivegan.data.doctor.crossval import LEAST_PATIENTS, large_classes, out_of_fold, within_folds
 from expressivegan.errors import InputError
-from expressivegan.evaluation.agreement import auc_draws, draw_weights, interval_of
+from expressivegan.evaluation.agreement import auc_draws, interval_of, sample_and_draws
 from expressivegan.evaluation.anatomy.landmarks import Landmarks, check_pixels, landmarks
-from expressivegan.evaluation.anatomy.report import check_labels
+from expressivegan.evaluation.anatomy.report import check_labels, check_landmarks
 from expressivegan.intervals import Floats, Interval, Ints, plain
 from expressivegan.streams import derive_seed
 
@@ -25,7 +25,8 @@ GEOMETRY = ("midline", "tilt", "thorax_width", "lung_top", "lung_height", "body"
 """Landmarks that say how a chest was framed and stretched, rather than how ill it is."""
 _STRENGTH = {"frame": 0.01, "geometry": 1.0}  # inverse regularisation of the logistic regression
 _SIDE = 64
-_FAR = 0.02  # of AUC
+_FAR = 0.05  # of AUC; folds differ by more than the intervals, with models as they are, know
+_LESS = 0.02  # less of a shortcut is worth a sentence, and no warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +97,7 @@ def shortcut_report(
         who = np.arange(len(images)).astype(str) if patients is None else np.asarray(patients).astype(str)
         if who.shape != (len(images),):
             raise InputError(f"{name}_patients of shape {who.shape} must name each of {len(images)} images")
-        if found is not None and len(found) != len(images):
-            raise InputError(f"{name}_landmarks are of {len(found)} images, {name} holds {len(images)}")
+        check_landmarks(found, len(images), name)
         sides.append((images, checked, who, found))
     if rounds < 1:
         raise InputError(f"rounds (={rounds}) must be at least 1")
@@ -144,7 +144,7 @@ class _Half:
             raise InputError(
                 f"at equal numbers a class keeps fewer than {LEAST_PATIENTS} patients; more images are needed"
             )
-        self.weights = draw_weights(self.patients, rounds, int(rng.integers(1 << 31)))
+        self.weights = sample_and_draws(self.patients, rounds, int(rng.integers(1 << 31)))
         found = landmarks(images[chosen]) if found is None else found.take(chosen)
         geometry = np.stack([getattr(found, name) for name in GEOMETRY], 1)
         middle = np.nan_to_num([np.nanmedian(c) if np.isfinite(c).any() else 0.0 for c in geometry.T])
@@ -194,6 +194,6 @@ def _sentence(kind: str, row: dict[str, Interval]) -> str:
     figures = f"AUC {row['fake'].value:.2f} against {row['real'].value:.2f} among real images"
     if row["difference"].low > _FAR:
         return f"Synthetic images amplify a shortcut: {what} tells their label better ({figures})"
-    if row["difference"].high < -_FAR:
+    if row["difference"].high < -_LESS:
         return f"Synthetic images carry less of a shortcut: {what} tells their label less well ({figures})"
     return f"Synthetic images carry about the shortcut of real ones: {what} tells the label alike ({figures})"

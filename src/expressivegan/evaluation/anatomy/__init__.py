@@ -5,6 +5,7 @@ from expressivegan.evaluation.anatomy.draw import draw_landmarks
 from expressivegan.evaluation.anatomy.landmarks import MEASURES, Landmarks, landmarks
 from expressivegan.evaluation.anatomy.pspnet import PSPNetMasks
 from expressivegan.evaluation.anatomy.report import (
+    QUANTILES,
     VIOLATIONS,
     AnatomyReport,
     anatomy_gallery,
@@ -14,6 +15,7 @@ from expressivegan.evaluation.anatomy.report import (
 
 __all__ = [
     "MEASURES",
+    "QUANTILES",
     "VIOLATIONS",
     "AnatomyReport",
     "Landmarks",

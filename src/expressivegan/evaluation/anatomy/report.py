@@ -15,11 +15,13 @@ from expressivegan.images import UInt8Array
 from expressivegan.intervals import Interval, plain, share_interval
 from expressivegan.streams import derive_seed
 
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+"""Of each landmark, in the report: what a figure of the distributions needs."""
 VIOLATIONS = ("out_of_range", "heart_wrong_side", "one_lung_missing", "not_found")
 _LEAST_REAL, _LEAST_FAKE = 20, 10  # images of a class
 _RANGE = (0.5, 99.5)  # percentiles
 _SPLITS = 40
-_SURE = 4.0  # standard deviations of the floor; it has a heavy right tail, and many landmarks are looked at
+_SURE = 6.0  # standard deviations of the floor; its right tail is heavy, and 17 landmarks are looked at in each scope
 _SMALL = 0.1  # standard deviations of real images that a distance must exceed its floor by
 
 
@@ -59,6 +61,8 @@ def anatomy_report(
     rounds: int = 500,
     seed: int = 0,
     source: MaskSource | None = None,
+    real_landmarks: Landmarks | None = None,
+    fake_landmarks: Landmarks | None = None,
 ) -> AnatomyReport:
     """Compares landmarks of synthetic images with those of real ones that the generator has not seen.
 
@@ -66,8 +70,8 @@ def anatomy_report(
     standard deviations; the Wasserstein-1 distance in standard deviations of the real images, and the
     Kolmogorov-Smirnov statistic. Both distances are means over 40 random splits of the real patients into halves: fakes
     against one half, at equal number and class mix, beside the other half against the same, which is the floor. A
-    landmark `differs` where the Wasserstein distance exceeds the floor's mean by 4 of its standard deviations and by
-    0.1.
+    landmark `differs` where the Wasserstein distance exceeds the floor's mean by 6 of its standard deviations and by
+    0.1. Values outside the central 99% of real images count as its ends: they are violations, below.
 
     Violations are shares of images: any landmark outside the central 99% of real images (for real images themselves,
     outside that of the other patients), the heart on the wrong side, exactly one lung found, no lung found.
@@ -82,9 +86,12 @@ def anatomy_report(
         rounds: bootstrap draws.
         seed: of draws and splits.
         source: as for `landmarks`.
+        real_landmarks: of `real`, if they are known already, from the same source.
+        fake_landmarks: of `fake`.
 
     Raises:
-        InputError: wrong shapes or labels, rounds < 1, or a class with fewer than 20 real images of 4 patients.
+        InputError: wrong shapes or labels, landmarks of another number of images, rounds < 1, or a class with fewer
+            than 20 real images of 4 patients.
     """
     check_pixels(real, "real")
     check_pixels(fake, "fake")
@@ -102,7 +109,10 @@ def anatomy_report(
                 f"class {name} has {ours.sum()} real images of {len(set(patients[ours]))} patients; at least "
                 f"{_LEAST_REAL} of 4 are needed to say what is usual"
             )
-    found_real, found_fake = landmarks(real, source), landmarks(fake, source)
+    check_landmarks(real_landmarks, len(real), "real")
+    check_landmarks(fake_landmarks, len(fake), "fake")
+    found_real = landmarks(real, source) if real_landmarks is None else real_landmarks
+    found_fake = landmarks(fake, source) if fake_landmarks is None else fake_landmarks
     return compare_landmarks(found_real, found_fake, label_real, label_fake, classes, patients, rounds, seed)
 
 
@@ -163,34 +173,37 @@ def check_labels(labels: npt.ArrayLike, n: int, classes: int, name: str) -> Ints
     return found.astype(np.int64)
 
 
+def check_landmarks(known: Landmarks | None, count: int, name: str) -> None:
+    """Raises InputError for landmarks of another number of images."""
+    if known is not None and len(known) != count:
+        raise InputError(f"{name}_landmarks are of {len(known)} images, {name} holds {count}; measure them anew")
+
+
 # --- distances --------------------------------------------------------------------------------------------------------
 
 
-def wasserstein(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Wasserstein-1 distance of two samples, the area between their distribution functions (Vallender 1974).
+def distances(values: Floats, first: Floats | Bools, second: Floats | Bools) -> tuple[Floats, Floats]:
+    """Wasserstein-1 and Kolmogorov-Smirnov distances of weighted samples of the same values, for S pairs at once.
 
-    >>> wasserstein([0, 1], [2, 3])
-    2.0
+    The area between the distribution functions (Vallender 1974), and their largest gap.
+
+    Args:
+        values: (n,) finite.
+        first: (S, n) weights, no row of which is all 0.
+        second: (S, n).
+
+    Returns:
+        (S,) in the unit of the values, and (S,) in 0..1.
+
+    >>> [d.tolist() for d in distances(np.array([0.0, 1, 2, 3]), np.array([[1, 1, 0, 0]]), np.array([[0, 0, 1, 1]]))]
+    [[2.0], [1.0]]
     """
-    gaps, widths = _gaps(np.asarray(a, np.float64), np.asarray(b, np.float64))
-    return float((gaps * widths).sum())
-
-
-def kolmogorov_smirnov(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Largest gap of two distribution functions, 0..1.
-
-    >>> kolmogorov_smirnov([0, 1], [1, 2])
-    0.5
-    """
-    gaps, _ = _gaps(np.asarray(a, np.float64), np.asarray(b, np.float64))
-    return float(gaps.max(initial=0))
-
-
-def _gaps(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Gaps between the distribution functions after each value, and how far they hold."""
-    both = np.sort(np.concatenate([a, b]))
-    at = [np.searchsorted(np.sort(x), both, side="right") / len(x) for x in (a, b)]
-    return np.abs(at[0] - at[1]), np.append(np.diff(both), 0)
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    shares = [w[:, order] / w.sum(1, keepdims=True) for w in (first, second)]
+    gaps = np.abs(np.cumsum(shares[0] - shares[1], axis=1))
+    ends = np.append(ranked[1:] != ranked[:-1], True)  # the functions step once where values are equal
+    return gaps[:, :-1] @ np.diff(ranked), gaps[:, ends].max(1)
 
 
 # --- one scope --------------------------------------------------------------------------------------------------------
@@ -207,14 +220,15 @@ class _Scope:
         self.names, self.of = np.unique(patients, return_inverse=True)
         self.rng = np.random.default_rng(seed)
         self.mix = _weights(real_labels, fake_labels)
-        self.splits = [self._split(real_labels, fake_labels) for _ in range(_SPLITS)]
+        splits = [self._split(real_labels, fake_labels) for _ in range(_SPLITS)]
+        self.halves, self.others, self.fakes = (np.stack(masks) for masks in zip(*splits, strict=True))  # (S, n) each
         # One set of draws for all figures: (rounds, n) weights.
         drawn = self.rng.multinomial(len(self.names), np.full(len(self.names), 1 / len(self.names)), rounds)
         self.real_draws = drawn[:, self.of].astype(np.float64)
         self.fake_draws = self.rng.multinomial(len(fake), np.full(len(fake), 1 / len(fake)), rounds) * self.mix
 
-    def _split(self, real_labels: Ints, fake_labels: Ints) -> tuple[Ints, Ints, Ints]:
-        """Two halves of real images without a common patient, and fakes as many and of the mix of the second."""
+    def _split(self, real_labels: Ints, fake_labels: Ints) -> tuple[Bools, Bools, Bools]:
+        """Two halves of real images without a common patient, and fakes as many and of the mix of the second: masks."""
         side = self.rng.permutation(len(self.names)) < len(self.names) // 2
         first, second = (np.flatnonzero(side[self.of] == which) for which in (True, False))
         fakes = []
@@ -225,7 +239,10 @@ class _Scope:
             take = int(n * scarce)
             fakes.append(self.rng.permutation(np.flatnonzero(fake_labels == k))[:take])
             seconds.append(self.rng.permutation(second[real_labels[second] == k])[:take])
-        return first, np.concatenate(seconds), np.concatenate(fakes)
+        chosen = [np.zeros(n, bool) for n in (len(self.real), len(self.real), len(self.fake))]
+        for mask, rows in zip(chosen, (first, np.concatenate(seconds), np.concatenate(fakes)), strict=True):
+            mask[rows] = True
+        return chosen[0], chosen[1], chosen[2]
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -238,18 +255,28 @@ class _Scope:
     def _landmark(self, name: str) -> dict[str, Any]:
         real, fake = getattr(self.real, name), getattr(self.fake, name)
         spread, own = (float(np.nanstd(x)) if np.isfinite(x).sum() > 1 else float("nan") for x in (real, fake))
-        distances = []
-        for first, second, fakes in self.splits:
-            a, b, c = (x[np.isfinite(x)] for x in (real[first], real[second], fake[fakes]))
-            if min(len(a), len(b), len(c)) > 1:
-                distances.append([f(a, x) for f in (wasserstein, kolmogorov_smirnov) for x in (c, b)])
-        row = np.array(distances or [[np.nan] * 4])
+        # One image that was measured wrongly must not make the distance: what is outside the range is counted there.
+        (low,), (high,) = _ranges(real[:, None], np.ones((1, len(real)), bool))
+        values = np.clip(np.concatenate([real, fake]), low, high)
+        known = np.isfinite(values)
+        none = np.zeros_like(self.halves), np.zeros_like(self.fakes)
+        half, other, made = (
+            np.concatenate(parts, axis=1)[:, known]
+            for parts in ((self.halves, none[1]), (self.others, none[1]), (none[0], self.fakes))
+        )
+        usable = np.min([mask.sum(1) for mask in (half, other, made)], axis=0) > 1
+        row = np.full((1, 4), np.nan)
+        if usable.any():
+            pairs = [distances(values[known], half[usable], mask[usable]) for mask in (made, other)]
+            row = np.stack([pairs[0][0], pairs[1][0], pairs[0][1], pairs[1][1]], axis=1)
         row[:, :2] /= spread if spread > 0 else np.nan
         w, w_floor, ks, ks_floor = row.mean(0)
         surely = w_floor + max(_SURE * float(row[:, 1].std()), _SMALL)
         return {
             "real": _mean_interval(real, np.ones(len(real)), self.real_draws),
             "fake": _mean_interval(fake, self.mix, self.fake_draws),
+            "real_quantiles": _quantiles(real),
+            "fake_quantiles": _quantiles(fake),
             "spread_ratio": own / spread if spread > 0 else float("nan"),
             "wasserstein": float(w),
             "wasserstein_floor": float(w_floor),
@@ -263,12 +290,11 @@ class _Scope:
         # A range taken from the very images would hold them by construction: each half is judged by the other, and the
         # synthetic images by the same halves.
         ours, theirs = np.zeros(len(self.real)), np.zeros(len(self.fake))
-        for first, _, _ in self.splits:
-            rest = np.setdiff1d(np.arange(len(self.real)), first)
-            for learn, judge in ((first, rest), (rest, first)):
-                limits = _range(self.real, learn)
-                ours[judge] += _outside(self.real.take(judge), *limits).any(1) / len(self.splits)
-                theirs += _outside(self.fake, *limits).any(1) / (2 * len(self.splits))
+        tables = _table(self.real), _table(self.fake)
+        for masks in (self.halves, ~self.halves):
+            for learn, low, high in zip(masks, *_ranges(tables[0], masks), strict=True):
+                ours[~learn] += _outside(tables[0][~learn], low, high).any(1) / _SPLITS
+                theirs += _outside(tables[1], low, high).any(1) / (2 * _SPLITS)
         values = [{k: v.astype(np.float64) for k, v in _flags(x).items()} for x in (self.real, self.fake)]
         values[0]["out_of_range"], values[1]["out_of_range"] = ours, theirs
         found = {}
@@ -287,6 +313,11 @@ def _weights(real_labels: Ints, fake_labels: Ints) -> Floats:
         here = fake_labels == k
         weights[here] = (real_labels == k).mean() / here.mean()
     return weights
+
+
+def _quantiles(values: Floats) -> list[float]:
+    finite = values[np.isfinite(values)]
+    return np.quantile(finite, QUANTILES).tolist() if len(finite) else [float("nan")] * len(QUANTILES)
 
 
 def _mean_interval(values: Floats, weights: Floats, draws: Floats) -> Interval:
@@ -321,24 +352,36 @@ def _flags(found: Landmarks) -> dict[str, Bools]:
     }
 
 
-def _table(found: Landmarks, indices: Ints) -> Floats:
-    return np.stack([getattr(found, name)[indices] for name in MEASURES], 1)
+def _table(found: Landmarks) -> Floats:
+    return np.stack([getattr(found, name) for name in MEASURES], 1)
 
 
-def _range(found: Landmarks, indices: Ints) -> tuple[Floats, Floats]:
-    """The central 99% of each landmark: (L,) and (L,), infinite where nothing was measured."""
-    table = _table(found, indices)
-    low, high = np.full(table.shape[1], -np.inf), np.full(table.shape[1], np.inf)
+def _ranges(table: Floats, masks: Bools) -> tuple[Floats, Floats]:
+    """The central 99% of each landmark among the rows (N, L) that each mask (S, N) has: (S, L) twice.
+
+    Infinite where nothing was measured. Every column is sorted once for all masks.
+    """
+    limits = np.empty((2, len(masks), table.shape[1]))
     for j, column in enumerate(table.T):
-        finite = column[np.isfinite(column)]
-        if len(finite):
-            low[j], high[j] = np.percentile(finite, _RANGE)
-    return low, high
+        order = np.argsort(column, kind="stable")[: np.isfinite(column).sum()]  # NaN is last
+        if not len(order):
+            limits[:, :, j] = [[-np.inf], [np.inf]]
+            continue
+        place = np.cumsum(masks[:, order], axis=1)
+        last = place[:, -1] - 1
+        for end, percent in enumerate(_RANGE):
+            at = np.maximum(last, 0) * percent / 100
+            low = at.astype(int)
+            below, above = (
+                column[order[np.minimum((place <= i[:, None]).sum(1), len(order) - 1)]]
+                for i in (low, np.minimum(low + 1, last))
+            )
+            limits[end, :, j] = np.where(last >= 0, below + (above - below) * (at - low), (-np.inf, np.inf)[end])
+    return limits[0], limits[1]
 
 
-def _outside(found: Landmarks, low: Floats, high: Floats) -> Bools:
+def _outside(table: Floats, low: Floats, high: Floats) -> Bools:
     """(N, L); what could not be measured is not outside."""
-    table = _table(found, np.arange(len(found)))
     outside: Bools = (table < low) | (table > high)
     return outside
 
@@ -384,9 +427,9 @@ def _worst(
     reasons = np.full(len(fake), "", dtype=object)
     for k in kept:
         theirs = np.flatnonzero(fake_labels == k)
-        low, high = _range(real, np.flatnonzero(real_labels == k))
+        (low,), (high,) = _ranges(_table(real), (real_labels == k)[None])
         width = np.where(np.isfinite(high - low), np.maximum(high - low, 1e-6), 1)
-        table = _table(fake, theirs)
+        table = _table(fake)[theirs]
         beyond = np.maximum(low - table, table - high) / width
         beyond = np.where(np.isfinite(beyond), np.maximum(beyond, 0), 0)
         farthest = beyond.argmax(1)

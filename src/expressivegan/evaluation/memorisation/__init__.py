@@ -2,6 +2,7 @@
 
 from expressivegan.evaluation.memorisation.calibration import Calibration, calibrate
 from expressivegan.evaluation.memorisation.distances import likeness
+from expressivegan.evaluation.memorisation.findings import ClassRow, Findings
 from expressivegan.evaluation.memorisation.gallery import ClosePair, draw_gallery
 from expressivegan.evaluation.memorisation.membership import Membership, attack
 from expressivegan.evaluation.memorisation.permutation import EqualPools, Evidence, Excess
@@ -9,10 +10,12 @@ from expressivegan.evaluation.memorisation.report import MemorisationReport, mem
 
 __all__ = [
     "Calibration",
+    "ClassRow",
     "ClosePair",
     "EqualPools",
     "Evidence",
     "Excess",
+    "Findings",
     "Membership",
     "MemorisationReport",
     "attack",

@@ -1,35 +1,26 @@
 """Everything about memorisation for one set of generated images: figures, gallery, and a verdict in plain words."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from expressivegan.errors import InputError
 from expressivegan.evaluation.memorisation.calibration import Calibration, calibrate
-from expressivegan.evaluation.memorisation.distances import (
-    Floats,
-    Ints,
-    Neighbours,
-    Pool,
-    UInt8Array,
-    make_pool,
-    prepare,
-    search,
-)
+from expressivegan.evaluation.memorisation.distances import Floats, Ints, Pool, UInt8Array, make_pool, prepare, search
+from expressivegan.evaluation.memorisation.findings import ClassRow, Searched, by_class, findings
 from expressivegan.evaluation.memorisation.gallery import ClosePair
-from expressivegan.evaluation.memorisation.membership import Membership, attack
-from expressivegan.evaluation.memorisation.permutation import (
-    ALPHA,
-    EqualPools,
-    Evidence,
-    at_equal_pools,
-    copies_p_value,
-    test_excess,
+from expressivegan.evaluation.memorisation.inputs import (
+    checked_generated_labels,
+    checked_images,
+    checked_labels,
+    checked_patients,
 )
-from expressivegan.intervals import Interval, share_interval
+from expressivegan.evaluation.memorisation.membership import Membership, attack
+from expressivegan.evaluation.memorisation.permutation import ALPHA, EqualPools
+from expressivegan.evaluation.memorisation.words import notes, verdict
+from expressivegan.intervals import Interval, plain
 from expressivegan.streams import derive_seed
 
 Progress = Callable[[int, int, str], None]
@@ -38,12 +29,7 @@ Progress = Callable[[int, int, str], None]
 KEEP = 12
 SHORTLIST = (9, 6)
 _ATTACK_SHORTLIST = (5, 2)
-_LEAST_IMAGES = 20
-_LEAST_PATIENTS = 10
-_LEAST_SIDE = 16
-_ROUNDS, _DRAWS = 1999, 200
 _GALLERY = 24
-_FEW = 1000  # generated images, below which replay of 2% may be missed
 
 
 @dataclass(frozen=True)
@@ -77,6 +63,8 @@ class MemorisationReport:
     """and two held-out ones."""
     calibration: Calibration
     membership: Membership
+    by_class: dict[str, ClassRow]
+    """Class → the same for it alone; empty without labels of the generated images."""
     gallery: tuple[ClosePair, ...]
     """Closest first."""
     nearest_training: Floats
@@ -88,65 +76,73 @@ class MemorisationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists for JSON; NaN becomes None. Arrays are given by quantiles."""
+        calibration = self.calibration
+        return plain(  # type: ignore[no-any-return]
+            {
+                "generated": self.generated,
+                "training": self.training,
+                "heldout": self.heldout,
+                "flagged": self.flagged,
+                "verdict": self.verdict,
+                "p_value": self.p_value,
+                "p_lean": self.p_lean,
+                "p_copies": self.p_copies,
+                "nearest_in_training": self.equal_pools.share,
+                "excess_copies": self.equal_pools.excess,
+                "copies": self.copies,
+                "copies_share": self.copies_share,
+                "copies_heldout": self.copies_heldout,
+                "copied_patients": self.copied_patients,
+                "blends": self.blends,
+                "blends_heldout": self.blends_heldout,
+                "threshold": calibration.threshold,
+                "blend_threshold": calibration.blend_threshold,
+                "repeats": {
+                    "pairs": len(calibration.repeats),
+                    "called_copies": calibration.repeats_called_copies(),
+                    "likeness": _quantiles(calibration.repeats),
+                },
+                "strangers": {
+                    "images": len(calibration.strangers),
+                    "likeness": _quantiles(calibration.strangers),
+                },
+                "same_file": calibration.same_file,
+                "likeness_training": _quantiles(self.nearest_training),
+                "likeness_heldout": _quantiles(self.nearest_heldout),
+                "membership": _attack(self.membership),
+                "by_class": {name: _row(row) for name, row in self.by_class.items()},
+                "gallery": [asdict(pair) for pair in self.gallery],
+                "notes": self.notes,
+            }
+        )
 
-        def plain(value: float) -> float | None:
-            return float(value) if np.isfinite(value) else None
 
-        def interval(value: Interval) -> dict[str, float | None]:
-            return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)}
+def _quantiles(values: Floats) -> dict[str, float]:
+    known = values[values > -1]
+    marks = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+    return {f"{m:g}": float(np.quantile(known, m)) if len(known) else float("nan") for m in marks}
 
-        def quantiles(values: Floats) -> dict[str, float | None]:
-            known = values[values > -1]
-            marks = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-            return {f"{m:g}": plain(float(np.quantile(known, m))) if len(known) else None for m in marks}
 
-        return {
-            "generated": self.generated,
-            "training": self.training,
-            "heldout": self.heldout,
-            "flagged": self.flagged,
-            "verdict": self.verdict,
-            "p_value": self.p_value,
-            "p_lean": self.p_lean,
-            "p_copies": self.p_copies,
-            "nearest_in_training": interval(self.equal_pools.share),
-            "excess_copies": interval(self.equal_pools.excess),
-            "copies": self.copies,
-            "copies_share": interval(self.copies_share),
-            "copies_heldout": self.copies_heldout,
-            "copied_patients": self.copied_patients,
-            "blends": self.blends,
-            "blends_heldout": self.blends_heldout,
-            "threshold": self.calibration.threshold,
-            "blend_threshold": self.calibration.blend_threshold,
-            "repeats": {
-                "pairs": len(self.calibration.repeats),
-                "called_copies": plain(self.calibration.repeats_called_copies()),
-                "likeness": quantiles(self.calibration.repeats),
-            },
-            "strangers": {"images": len(self.calibration.strangers), "likeness": quantiles(self.calibration.strangers)},
-            "same_file": self.calibration.same_file,
-            "likeness_training": quantiles(self.nearest_training),
-            "likeness_heldout": quantiles(self.nearest_heldout),
-            "membership": {
-                "auc": interval(self.membership.auc),
-                "tpr_at_1_percent_fpr": interval(self.membership.tpr),
-                "leaks": self.membership.leaks,
-            },
-            "gallery": [
-                {
-                    "generated": p.generated,
-                    "training": p.training,
-                    "heldout": p.heldout,
-                    "training_likeness": p.training_likeness,
-                    "heldout_likeness": p.heldout_likeness,
-                    "training_mirrored": p.training_mirrored,
-                    "heldout_mirrored": p.heldout_mirrored,
-                }
-                for p in self.gallery
-            ],
-            "notes": list(self.notes),
+def _attack(found: Membership) -> dict[str, Any]:
+    return {"auc": found.auc, "tpr_at_1_percent_fpr": found.tpr, "leaks": found.leaks}
+
+
+def _row(row: ClassRow) -> dict[str, Any]:
+    found: dict[str, Any] = {"generated": row.generated, "training": row.training, "heldout": row.heldout}
+    found["flagged"] = row.flagged
+    if row.findings is not None:
+        found |= {
+            "p_value": row.findings.excess.p_value,
+            "nearest_in_training": row.findings.equal_pools.share,
+            "excess_copies": row.findings.equal_pools.excess,
+            "copies": row.findings.copies,
+            "copies_share": row.findings.copies_share,
+            "copies_heldout": row.findings.copies_heldout,
+            "copied_patients": row.findings.copied_patients,
         }
+    if row.membership is not None:
+        found["membership"] = _attack(row.membership)
+    return found
 
 
 def memorisation_report(
@@ -157,6 +153,8 @@ def memorisation_report(
     training_patients: Sequence[str] | npt.NDArray[np.str_],
     heldout_patients: Sequence[str] | npt.NDArray[np.str_],
     labels: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    generated_labels: npt.ArrayLike | None = None,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> MemorisationReport:
@@ -173,34 +171,30 @@ def memorisation_report(
         heldout_patients: M names.
         labels: classes of the training and of the held-out images, any integers; where given, patients are permuted
             within classes, so that pools of unlike class mix do not look like memorisation.
+        generated_labels: (N,) classes of the generated images, for a row of figures for each class; needs `labels`.
+        classes: names of the classes, by label; default their numbers.
         seed: of draws and permutations.
         progress: told (images done, of how many, doing what).
 
     Raises:
-        InputError: shapes, types or lengths that do not fit, too few images or patients, a patient in both pools, or
-            pools that hold the same pictures.
+        InputError: shapes, types or lengths that do not fit, too few images or patients, a patient in both pools,
+            pools that hold the same pictures, or labels of the generated images alone.
     """
-    images = [_checked(i, name) for i, name in zip((generated, training, heldout), _NAMES, strict=True)]
-    if len({i.shape[1:] for i in images}) > 1:
-        sizes = ", ".join(f"{name} {i.shape[1]}x{i.shape[2]}" for i, name in zip(images, _NAMES, strict=True))
-        raise InputError(f"images must have one size, not {sizes}; resize them alike")
-    patients = [
-        _checked_patients(training_patients, len(images[1]), "training_patients"),
-        _checked_patients(heldout_patients, len(images[2]), "heldout_patients"),
-    ]
-    shared = np.intersect1d(patients[0], patients[1])
-    if len(shared):
-        raise InputError(f"heldout_patients holds {len(shared)} patients of training_patients, such as '{shared[0]}'")
-    _check_pools(images[1], images[2])
-    classes = _checked_labels(labels, len(images[1]), len(images[2]))
-    return _report([prepare(i) for i in images], patients, classes, seed, progress or (lambda done, of, what: None))
-
-
-_NAMES = ("generated", "training", "heldout")
+    images = checked_images((generated, training, heldout))
+    patients = checked_patients((training_patients, heldout_patients), images[1:])
+    real = checked_labels(labels, images[1:])
+    made, names = checked_generated_labels(generated_labels, len(images[0]), None if labels is None else real, classes)
+    return _report([prepare(i) for i in images], patients, real, made, names, seed, progress or (lambda *step: None))
 
 
 def _report(
-    images: list[UInt8Array], patients: list[npt.NDArray[np.str_]], classes: Ints, seed: int, progress: Progress
+    images: list[UInt8Array],
+    patients: list[npt.NDArray[np.str_]],
+    real_labels: Ints,
+    labels: Ints | None,
+    names: dict[int, str],
+    seed: int,
+    progress: Progress,
 ) -> MemorisationReport:
     generated, training, heldout = images
     rng = np.random.default_rng(derive_seed(seed, "evaluation.memorisation"))
@@ -209,58 +203,52 @@ def _report(
     calibration = calibrate(training, patients[0], training_pool, heldout, rng)
     del training_pool
 
-    both, owner, in_training, strata, order = _together(patients, classes, training, heldout, rng)
+    both, owner, in_training, strata, order = _together(patients, real_labels, training, heldout, rng)
     pool = make_pool(both)
     progress(0, of, "nearest real images")
     found = search(generated, pool, KEEP, SHORTLIST, progress=lambda done: progress(done, of, "nearest real images"))
-    real_is_training = order < len(training)
-    of_training = (found.index >= 0) & real_is_training[found.index]
-    nearest = [
-        np.where(mask & (found.index >= 0), found.likeness, -1).max(1).astype(np.float32)
-        for mask in (of_training, ~of_training)
-    ]
-    copies = [int((n >= calibration.threshold).sum()) for n in nearest]
-    close = of_training & (found.likeness >= calibration.threshold)
-    evidence = Evidence(
-        owner[found.index[:, 0]],
-        found.likeness[:, 0],
-        np.where(found.parents >= 0, owner[found.parents], -1),
-        found.blend,
-    )
+    searched = Searched(found, owner, order < len(training), in_training, strata, calibration)
     odds = len(training) / (len(training) + len(heldout))
-    strangers = calibration.strangers_called_copies
-    p_copies = copies_p_value((copies[0], copies[1]), odds, len(generated), strangers)
-    excess = test_excess(evidence, in_training, strata, p_copies, _ROUNDS, rng)
-    equal = at_equal_pools(found.index, found.likeness, owner, in_training, calibration.threshold, _DRAWS, rng)
-    blends = _blends(found, real_is_training, calibration)
-    gallery = _gallery(generated, nearest, pool, order, len(training))
+    every = findings(searched, np.arange(len(generated)), odds, rng)
+    blends = _blends(searched)
+    gallery = _gallery(generated, searched.nearest[0], pool, order, len(training))
     del pool
 
-    membership = _membership(generated, both, real_is_training, owner, len(generated), of, progress, seed)
-    flagged = excess.p_value < ALPHA
-    notes = _notes(images, calibration, len(np.unique(patients[1])))
+    score = search(
+        both,
+        make_pool(generated),
+        1,
+        _ATTACK_SHORTLIST,
+        blends=False,
+        progress=lambda done: progress(len(generated) + done, of, "membership inference"),
+    ).likeness[:, 0]
+    attack_seed = derive_seed(seed, "evaluation.memorisation.attack")
+    membership = attack(score, searched.member, owner.astype(str), attack_seed)
+    rows = {} if labels is None else by_class(searched, labels, real_labels[order], score, names, odds, seed)
+    flagged = every.excess.p_value < ALPHA
     return MemorisationReport(
         generated=len(generated),
         training=len(training),
         heldout=len(heldout),
         flagged=flagged,
-        verdict=_verdict(flagged, len(generated), excess.p_value, copies, blends, equal, membership),
-        p_value=excess.p_value,
-        p_lean=excess.p_lean,
-        p_copies=excess.p_copies,
-        equal_pools=equal,
-        copies=copies[0],
-        copies_share=share_interval(copies[0], len(generated)),
-        copies_heldout=copies[1],
-        copied_patients=len(np.unique(owner[found.index[close]])),
+        verdict=verdict(flagged, every, blends, membership, rows),
+        p_value=every.excess.p_value,
+        p_lean=every.excess.p_lean,
+        p_copies=every.excess.p_copies,
+        equal_pools=every.equal_pools,
+        copies=every.copies,
+        copies_share=every.copies_share,
+        copies_heldout=every.copies_heldout,
+        copied_patients=every.copied_patients,
         blends=blends[0],
         blends_heldout=blends[1],
         calibration=calibration,
         membership=membership,
+        by_class=rows,
         gallery=gallery,
-        nearest_training=nearest[0],
-        nearest_heldout=nearest[1],
-        notes=tuple(notes),
+        nearest_training=searched.nearest[0],
+        nearest_heldout=searched.nearest[1],
+        notes=tuple(notes(images, calibration, len(np.unique(patients[1])), rows)),
     )
 
 
@@ -286,18 +274,17 @@ def _together(
     return both, every[order].astype(np.int64), in_training, strata, order
 
 
-def _blends(found: Neighbours, real_is_training: npt.NDArray[np.bool_], calibration: Calibration) -> list[int]:
+def _blends(searched: Searched) -> list[int]:
+    found, calibration = searched.found, searched.calibration
     blended = (found.blend >= calibration.blend_threshold) & (found.parents[:, 0] >= 0)
     # a copy of one picture is explained by that and any second one as well
     blended &= found.likeness[:, 0] < np.sqrt(np.clip(found.blend**2 - 0.1, 0, 1))
-    parents = real_is_training[found.parents[blended]]
+    parents = searched.member[found.parents[blended]]
     return [int(parents.all(1).sum()), int((~parents).all(1).sum())]
 
 
-def _gallery(
-    generated: UInt8Array, nearest: list[Floats], pool: Pool, order: Ints, split: int
-) -> tuple[ClosePair, ...]:
-    chosen = np.argsort(-nearest[0], kind="stable")[:_GALLERY]
+def _gallery(generated: UInt8Array, nearest: Floats, pool: Pool, order: Ints, split: int) -> tuple[ClosePair, ...]:
+    chosen = np.argsort(-nearest, kind="stable")[:_GALLERY]
     sides = []
     for mask in (order < split, order >= split):
         rows = np.flatnonzero(mask)
@@ -318,117 +305,3 @@ def _gallery(
         for i in range(len(chosen))
     ]
     return tuple(sorted(pairs, key=lambda p: -p.training_likeness))
-
-
-def _membership(
-    generated: UInt8Array,
-    both: UInt8Array,
-    member: npt.NDArray[np.bool_],
-    owner: Ints,
-    start: int,
-    of: int,
-    progress: Progress,
-    seed: int,
-) -> Membership:
-    score = search(
-        both,
-        make_pool(generated),
-        1,
-        _ATTACK_SHORTLIST,
-        blends=False,
-        progress=lambda done: progress(start + done, of, "membership inference"),
-    ).likeness[:, 0]
-    return attack(score, member, owner.astype(str), derive_seed(seed, "evaluation.memorisation.attack"))
-
-
-def _verdict(
-    flagged: bool,
-    n: int,
-    p: float,
-    copies: list[int],
-    blends: list[int],
-    equal: EqualPools,
-    membership: Membership,
-) -> str:
-    share = equal.share
-    figures = (
-        f"{copies[0]} of {n} images are near-duplicates of training images ({copies[1]} of held-out ones), "
-        f"{blends[0]} are blends of two ({blends[1]}), and {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] are "
-        f"nearer to training than to held-out images at pools of one size (p = {p:.2g})"
-    )
-    if flagged and copies[0] > copies[1]:
-        said = f"The generator copies training images: {figures}."
-    elif flagged:
-        said = f"The generator remembers its training images, though not whole ones: {figures}."
-    else:
-        said = f"No sign of memorisation: {figures}."
-    if membership.leaks:
-        auc = membership.auc
-        figure = f"AUC {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]"
-        said += f" An attacker can tell training patients from others ({figure})."
-    return said
-
-
-def _notes(images: list[UInt8Array], calibration: Calibration, patients: int) -> list[str]:
-    notes = []
-    if len(images[0]) < _FEW:
-        notes.append(f"With {len(images[0])} generated images rare copies may be missed; generate 2,000 or more.")
-    if not len(calibration.repeats):
-        notes.append("No training patient has two exposures, so the threshold rests on strangers alone.")
-    if patients < 100:
-        notes.append(f"With {patients} held-out patients chance is hard to tell; 100 or more are better.")
-    for i, name in zip(images, _NAMES, strict=True):
-        blank = int((i.reshape(len(i), -1).max(1) == i.reshape(len(i), -1).min(1)).sum())
-        if blank:
-            notes.append(f"{blank} of {len(i)} {name} images are blank.")
-    if calibration.same_file:
-        notes.append(f"{calibration.same_file} pairs of real images are one exposure stored twice.")
-    return notes
-
-
-def _checked(images: UInt8Array, name: str) -> UInt8Array:
-    given = np.asarray(images)
-    if given.ndim != 3 or given.dtype != np.uint8:
-        raise InputError(
-            f"{name} must be uint8 (N, H, W), not {given.dtype} {given.shape}; convert to grey levels 0..255"
-        )
-    if len(given) < _LEAST_IMAGES:
-        raise InputError(f"{name} holds {len(given)} images, at least {_LEAST_IMAGES} are needed")
-    if min(given.shape[1:]) < _LEAST_SIDE:
-        raise InputError(
-            f"{name} are {given.shape[1]}x{given.shape[2]}, at least {_LEAST_SIDE} pixels a side are needed"
-        )
-    return given
-
-
-def _checked_patients(names: Sequence[str] | npt.NDArray[np.str_], count: int, name: str) -> npt.NDArray[np.str_]:
-    given = np.asarray(names).astype(str)
-    if given.shape != (count,):
-        raise InputError(f"{name} must be {count} names, one an image, not of shape {given.shape}")
-    different = len(np.unique(given))
-    if different < _LEAST_PATIENTS:
-        raise InputError(f"{name} names {different} patients, at least {_LEAST_PATIENTS} are needed")
-    return given
-
-
-def _check_pools(training: UInt8Array, heldout: UInt8Array) -> None:
-    known = {hash(i.tobytes()) for i in training}
-    same = sum(hash(i.tobytes()) in known for i in heldout)
-    if same > len(heldout) / 10:
-        raise InputError(
-            f"heldout holds {same} of {len(heldout)} pictures that training holds as well; "
-            "give patients that the generator has not seen"
-        )
-
-
-def _checked_labels(labels: tuple[npt.ArrayLike, npt.ArrayLike] | None, training: int, heldout: int) -> Ints:
-    if labels is None:
-        return np.zeros(training + heldout, np.int64)
-    if len(labels) != 2:
-        raise InputError(f"labels must be those of training and of heldout, not {len(labels)} arrays")
-    parts = [np.asarray(part) for part in labels]
-    for part, count, name in zip(parts, (training, heldout), _NAMES[1:], strict=True):
-        if part.shape != (count,) or part.dtype.kind not in "iu":
-            raise InputError(f"labels of {name} must be {count} integers, not {part.dtype} {part.shape}")
-    found: Ints = np.concatenate(parts).astype(np.int64)
-    return found
