@@ -104,7 +104,7 @@ def make_arm(
             backbone=backbone,
             classes=images.classes,
             reference=reference,
-            resolution=images.resolution if backbone == "compact" else 224,
+            resolution=images.resolution if backbone.startswith("compact") else 224,
         ).eval()
     if fold:
         fold_norms(teacher.backbone)

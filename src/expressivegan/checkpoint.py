@@ -213,12 +213,13 @@ def save_model(model: nn.Module, folder: Path, card: str, extra: Mapping[str, An
         shutil.rmtree(old, ignore_errors=True)
 
 
-def open_model(kind: type[M], folder: Path) -> M:
+def open_model(kind: type[M], folder: Path, **older: Any) -> M:
     """Opens a model directory, strictly.
 
     Args:
         kind: the class that it must hold.
         folder: directory with config.json and model.safetensors.
+        older: arguments of the class that older directories do not name, and what they were then.
 
     Raises:
         CheckpointError: it is missing, damaged, or holds something else.
@@ -229,7 +230,7 @@ def open_model(kind: type[M], folder: Path) -> M:
             raise CheckpointError(f"{folder} is no model directory: it has no {name}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model = kind(**config)
+        model = kind(**(older | config))
         with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, SafetensorError, RuntimeError, OSError) as error:

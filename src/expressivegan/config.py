@@ -14,8 +14,8 @@ Merge = Literal["max", "mean", "weighted", "topk"]
 class TeachConfig:
     """How a teacher is fitted."""
 
-    backbone: str = "compact"
-    """Architecture: compact (64 px, CPUs) or densenet121 (torchxrayvision's)."""
+    backbone: str = "compact-fine"
+    """Architecture: compact-fine (64 px, CPUs; maps of 16x16 or 28x28), compact (8x8 or 14x14) or densenet121."""
     init: str | None = None
     """Start from torchxrayvision's named weights, e.g. xrv:densenet121-res224-all; only with densenet121."""
     epochs: int = 24
@@ -32,6 +32,24 @@ class TeachConfig:
     """Root of all random streams."""
     meth: Merge = "topk"
     """How the maps of the classes are merged."""
+    shift: float = 0.06
+    """Largest shift of a training image, as a share of the side."""
+    zoom: float = 0.12
+    """Largest relative change of its size."""
+    stretch: float = 0.1
+    """Largest change of its proportions: wider and lower, or narrower and taller, by a factor within e^(±stretch)."""
+    rotation: float = 8.0
+    """Largest rotation in degrees."""
+    exposure: float = 0.7
+    """How far contrast, brightness and gamma are drawn anew; 0 turns it off."""
+    border: float = 1.0
+    """Share of training images whose frame is replaced by another image's, their mean or noise; 0 turns it off."""
+    border_width: float = 0.1
+    """Widest frame that is replaced, as a share of the side; each of the four sides is drawn from half of it on."""
+    marks: float = 0.2
+    """Share of training images in which a patch beside the chest is another image's: hides markers; 0 turns it off."""
+    focus_weight: float = 0.2
+    """Weight of the share of |CAM| outside a soft thorax window, a cost; 0 turns it off."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 2)):
@@ -41,6 +59,15 @@ class TeachConfig:
             raise InputError(f"rate (={self.rate}) must be positive")
         if not 0 <= self.smoothing < 1:
             raise InputError(f"smoothing (={self.smoothing}) must be from 0 to below 1")
+        limits = {"shift": 0.5, "zoom": 1, "stretch": 1, "rotation": 180, "exposure": 2,
+                  "border": 1, "border_width": 0.4, "marks": 1, "focus_weight": 100}  # fmt: skip
+        for name, most in limits.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to {most}")
+
+
+UNPROTECTED = TeachConfig(backbone="compact", stretch=0.0, exposure=0.5, border=0.0, marks=0.0, focus_weight=0.0)
+"""A plain classifier that takes every shortcut it finds: what to measure shortcuts with."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,12 @@ class TrainConfig:
     """A steered M fills the map that it was given."""
     steer_share: float = 0.5
     """Share of images whose M is bounded by a given map."""
+    steer_drawn: float = 0.5
+    """Share of the given maps that are ellipses in the lungs; the others are the teacher's maps of real images."""
+    free_share: float = 0.2
+    """Share of images whose style is drawn apart from the label; of these the discriminator sees the lungs only."""
+    free_after: float = 0.2
+    """Share of the run after which that begins: before, it costs anatomies."""
     augment: float = 0.15
     """Share of images that are augmented before the discriminator, reached halfway; 0 turns it off."""
     sample_every: float = 10.0
@@ -130,7 +163,7 @@ class TrainConfig:
             weighs = "_weight" in field.name or field.name == "gamma"
             if weighs and not getattr(self, field.name) >= 0:
                 raise InputError(f"{field.name} (={getattr(self, field.name)}) must be 0 (off) or positive")
-        for name in ("steer_share", "augment", "area_limit"):
+        for name in ("steer_share", "steer_drawn", "free_share", "free_after", "augment", "area_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
@@ -184,10 +217,20 @@ PRESETS: dict[str, Preset] = {
                 ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
         "224 px on one or more GPUs (torchrun); a starting point, not yet measured",
     ),
+    # What is left of cpu-64 without a teacher's say is an R3GAN-like network: residual blocks without normalisation,
+    # relativistic pairing, R1 + R2. Its networks are cpu-64's own, to the parameter, so nothing but guidance differs.
+    # The lesion stream, 6% of the parameters, is plain capacity then: nothing costs or asks for M; it is 0 for the
+    # reference class and in the frame, as in every generator of ours.
+    "unguided": Preset(
+        replace(_CPU_64, cam_weight_d=0.0, cam_weight_g=0.0, flip_weight=0.0, area_weight=0.0, delta_weight=0.0,
+                steer_weight=0.0, steer_share=0.0, steer_drawn=0.0, free_share=0.0, free_after=0.0),
+        "cpu-64 without guidance, for comparison; with --teacher none; its maps mean nothing",
+    ),
     "dcgan": Preset(
         replace(_CPU_64, method="dcgan", beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
                 cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0,
-                area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0, precision="32-true"),
+                area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0,
+                steer_drawn=0.0, free_share=0.0, free_after=0.0, precision="32-true"),
         "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
     ),
 }  # fmt: skip

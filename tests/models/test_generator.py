@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from expressivegan.checkpoint import state_hash
 from expressivegan.errors import InputError
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.generator import DELTA_BOUND
@@ -113,6 +114,27 @@ def test_steering_bounds_m() -> None:
 
 
 @torch.no_grad()
+def test_no_map_reaches_the_frame() -> None:
+    G = tiny_generator()
+    G.map_bias.fill_(20.0)  # as much of M as can be
+    for steer in (None, torch.ones(2, 1, 32, 32)):
+        M = G.compose(noise(2, 8), labels(1, 2), steer=steer).mask
+        assert M[..., 5:-5, 5:-5].min() > 0.99
+        for edge in (M[..., :3], M[..., -3:], M[..., :3, :], M[..., -3:, :]):
+            assert edge.abs().max() == 0
+    assert tiny_generator(frame=0.0).window.min() == 1
+
+
+def test_the_hash_covers_the_frame_and_older_states_open() -> None:
+    G, other = tiny_generator(), tiny_generator(frame=0.0)
+    assert state_hash(G) != state_hash(other)
+    older = {name: value for name, value in G.state_dict().items() if name != "window"}
+    other.load_state_dict(older)
+    assert other.window.min() == 1
+    with pytest.raises(RuntimeError, match="map_bias"):
+        G.load_state_dict({name: value for name, value in older.items() if name != "map_bias"})
+
+
 def test_two_maps_agree_outside_both() -> None:
     G, z, y = tiny_generator(), noise(2, 8), labels(1, 2)
     here, there = box(2), box(2).flip(-1)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from expressivegan.checkpoint import load_checkpoint, newest_checkpoint, open_model, state_hash
+from expressivegan.checkpoint import load_checkpoint, newest_checkpoint, open_model, save_checkpoint, state_hash
 from expressivegan.config import TrainConfig
 from expressivegan.data import ImageSet
 from expressivegan.devices import make_fabric
@@ -356,6 +356,11 @@ def test_what_cannot_be_resumed(phantoms: ImageSet, guide: Guide, tmp_path: Path
         go(larger, tiny_config(resolution=64), tmp_path / "run", guide, resume=True)
     with pytest.raises(CheckpointError, match="does not fit these networks"):
         go(phantoms, tiny_config(width=16), tmp_path / "run", guide, resume=True)
+    newest, state = newest_checkpoint(tmp_path / "run" / "checkpoints") or (Path(), {})
+    del state["streams"]["styles"]
+    save_checkpoint(newest, state)
+    with pytest.raises(CheckpointError, match="version of this package whose training differs"):
+        go(phantoms, tiny_config(), tmp_path / "run", guide, resume=True)
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):

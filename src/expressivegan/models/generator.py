@@ -6,7 +6,7 @@ the image is the base, bit for bit, and one z under two labels is one child with
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -50,9 +50,17 @@ def _narrow(inputs: int, outputs: int) -> nn.Module:
     return nn.Identity() if inputs == outputs else Conv(inputs, outputs, 1, bias=False)
 
 
-def _bound(steer: Tensor | None, gate: Tensor) -> Tensor | float:
+def _bound(steer: Tensor, gate: Tensor) -> Tensor:
     """The upper bound on a level's map: the largest value that `steer` has within each of its cells."""
-    return 1.0 if steer is None else F.adaptive_max_pool2d(steer, (gate.shape[-2], gate.shape[-1]))
+    return F.adaptive_max_pool2d(steer, (gate.shape[-2], gate.shape[-1]))
+
+
+def interior(size: int, frame: float) -> Tensor:
+    """(1, 1, size, size): 0 in a frame as wide as this share of the side, then rising to 1 over half that width."""
+    centres = (torch.arange(size) + 0.5) / size
+    depth = torch.minimum(centres, 1 - centres)
+    inside = torch.minimum(depth[:, None], depth[None, :])
+    return ((inside - frame) / max(frame / 2, 1e-6)).clamp(0, 1)[None, None]
 
 
 class GeneratorWithCAMGuidance(
@@ -70,6 +78,8 @@ class GeneratorWithCAMGuidance(
         reference: the class without a lesion (its M is 0, hard), or None where there is none.
         width: channels at the coarsest levels; halved with every doubling past 8x8 (7·2).
         min_width: floor of the channels at the finest levels.
+        frame: width of the frame, as a share of the side, where M is 0, hard: letters, collimation and cropping tell
+            the label, and no disease stands there.
 
     Raises:
         InputError: an unsupported resolution, size or class.
@@ -82,6 +92,8 @@ class GeneratorWithCAMGuidance(
     0.0
     """
 
+    window: Tensor
+
     def __init__(
         self,
         z_dim: int = 100,
@@ -91,8 +103,11 @@ class GeneratorWithCAMGuidance(
         width: int = 128,
         min_width: int = 16,
         style_dim: int = 128,
+        frame: float = 0.1,
     ) -> None:
         super().__init__()
+        if not 0 <= frame < 0.5:
+            raise InputError(f"frame (={frame}) must be from 0 to below 0.5: the share of the side where M is 0")
         if z_dim < 1:
             raise InputError(f"z_dim (={z_dim}) must be at least 1")
         if min(width, min_width, style_dim) < 4:
@@ -128,6 +143,11 @@ class GeneratorWithCAMGuidance(
         self.delta_up = Conv(lesion_widths[doublings - 1], 8, 1, bias=False)
         self.delta_out = Conv(8, 1, gain=0.5)
         self.map_bias = nn.Parameter(torch.tensor(-1.5))
+        self.register_buffer("window", interior(resolution, frame))  # in the state, so that the model's hash covers it
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module; states that were saved before there was a `window` keep the one of `frame`."""
+        return super().load_state_dict({"window": self.window} | dict(state_dict), strict, assign)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -176,19 +196,49 @@ class GeneratorWithCAMGuidance(
                 raise InputError(
                     f"steer must be {(len(z), 1, self.resolution, self.resolution)}, not {tuple(steer.shape)}"
                 )
+        steer = self.window.to(z.dtype) if steer is None else steer * self.window
         active = self.class_set.has_lesion(labels).to(z.dtype)[:, None, None, None] * strength  # (B, 1, 1, 1)
 
-        # base: (z, style label) → features of every level
-        style = self.style(torch.cat([z, self.style_embedding(style_labels)], dim=1))
-        x = self.stem(style).unflatten(1, (-1, self.start, self.start)).contiguous(memory_format=torch.channels_last)
+        style = self.base_style(z, style_labels)
+        return self.compose_styles([style] * self.style_count, self.disease_style(z, labels), active, steer)
+
+    @property
+    def style_count(self) -> int:
+        """How many style vectors the base stream reads: one for its stem and one for each level."""
+        return len(self.base_blocks) + 1
+
+    def base_style(self, z: Tensor, style_labels: Tensor) -> Tensor:
+        """(B, z_dim), (B,) → (B, style_dim): what the base stream reads."""
+        style: Tensor = self.style(torch.cat([z, self.style_embedding(style_labels)], dim=1))
+        return style
+
+    def disease_style(self, z: Tensor, labels: Tensor) -> Tensor:
+        """(B, z_dim), (B,) → (B, style_dim): what the lesion stream reads."""
+        style: Tensor = self.lesion_style(torch.cat([z, self.lesion_embedding(labels)], dim=1))
+        return style
+
+    def compose_styles(
+        self, styles: Sequence[Tensor], lesion_style: Tensor, active: Tensor, steer: Tensor
+    ) -> Composition:
+        """What `compose` does, from style vectors instead of latents and labels; nothing is checked.
+
+        Args:
+            styles: `style_count` times (B, style_dim), for the stem and each level of the base stream.
+            lesion_style: (B, style_dim).
+            active: (B, 1, 1, 1), scales M; 0 for the reference class.
+            steer: an upper bound on M that broadcasts to (B, 1, H, W); `window` is the widest.
+        """
+        # base: styles → features of every level
+        x = self.stem(styles[0]).unflatten(1, (-1, self.start, self.start)).contiguous(
+            memory_format=torch.channels_last
+        )  # fmt: skip
         features = []
         for level, block in enumerate(self.base_blocks):
-            x = block(upsample(self.base_ups[level - 1](x)) if level else x, style)
+            x = block(upsample(self.base_ups[level - 1](x)) if level else x, styles[level + 1])
             features.append(x)
-        base = self.base_out(activate(x)).to(z.dtype)
+        base = self.base_out(activate(x)).to(active.dtype)
 
-        # lesion: (base features, z, label) → maps and change
-        lesion_style = self.lesion_style(torch.cat([z, self.lesion_embedding(labels)], dim=1))
+        # lesion: (base features, lesion style) → maps and change
         logit = self.map_bias
         attention: list[Tensor] = []
         h: Tensor | None = None

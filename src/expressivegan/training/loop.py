@@ -32,8 +32,9 @@ from expressivegan.training.ema import AveragedModel
 from expressivegan.training.guidance import Guide, real_cams
 from expressivegan.training.rundir import RunDirectory, environment
 from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
+from expressivegan.training.views import draw_ellipses
 
-STREAMS = ("data", "latents", "steering", "augment-real", "augment-fake")
+STREAMS = ("data", "latents", "styles", "steering", "augment-real", "augment-fake")
 
 Evaluate = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[dict[str, float], str | None]]
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -124,6 +125,11 @@ class Run:
         """
         if state.get("data_hash") != self.images.data_hash:
             raise CheckpointError("the checkpoint was trained on other data (its data hash differs); start a new run")
+        if set(state.get("streams", ())) != set(STREAMS):
+            raise CheckpointError(
+                "the checkpoint is of a version of this package whose training differs; go on with that version, or "
+                "start a new run"
+            )
         try:
             self.nets.G.load_state_dict(state["G"])
             self.nets.D.load_state_dict(state["D"])
@@ -166,7 +172,12 @@ class Run:
         )
         z = torch.randn(n, config.z_dim, generator=self.streams["latents"])[mine]
         share = config.steer_share if self.cams is not None else 0.0
-        steered = (torch.rand(n, generator=self.streams["steering"]) < share)[mine]
+        steering = torch.rand(n, 2, generator=self.streams["steering"])[mine]
+        ellipses = draw_ellipses(n, self.streams["steering"])[mine]
+        styling = torch.rand(n, 2, generator=self.streams["styles"])[mine]
+        ripe = self.seen >= 1000.0 * config.kimg * config.free_after
+        free = styling[:, 0] < (config.free_share if ripe else 0.0)
+        styles = torch.where(free, (styling[:, 1] * K).long().clamp(max=K - 1), labels)
         ramp = min(1.0, self.seen / (500.0 * config.kimg))
         draws = [draw_augmentation(n, config.augment * ramp, self.streams[f"augment-{x}"]) for x in ("real", "fake")]
         draws = [d.part(mine.start, mine.stop).to(device) for d in draws]
@@ -176,7 +187,11 @@ class Run:
             labels=move(labels),
             cams=move(maps.to(self.dtype)),
             z=move(z.to(self.dtype)),
-            steered=move(steered),
+            styles=move(styles),
+            free=move(free),
+            steered=move(steering[:, 0] < share),
+            drawn=move(steering[:, 1] < config.steer_drawn),
+            ellipses=move(ellipses.to(self.dtype)),
             augment_real=draws[0],
             augment_fake=draws[1],
             penalise=config.gamma > 0 and step % config.penalty_every == 0,

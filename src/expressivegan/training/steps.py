@@ -10,6 +10,7 @@ from torch import Tensor
 
 from expressivegan.config import TrainConfig
 from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance
+from expressivegan.synthesis.steering import ellipse_maps
 from expressivegan.training.augment import Augmentation, augment_images, augment_maps
 from expressivegan.training.guidance import Guide
 from expressivegan.training.losses import (
@@ -22,6 +23,7 @@ from expressivegan.training.losses import (
     map_match,
     relativistic,
 )
+from expressivegan.training.views import lung_view
 
 Terms = dict[str, Tensor]
 
@@ -35,7 +37,11 @@ class Batch:
         labels: (B,), of real and made images alike.
         cams: (B, K, h, w), the teacher's referenced CAMs of the real images.
         z: (B, z_dim).
+        styles: (B,), of made images: the label, or where `free`, a class drawn apart from it.
+        free: (B,) bool, pairs of which the discriminator sees the lungs only.
         steered: (B,) bool, whose M is bounded by the map of the real image of the same label.
+        drawn: (B,) bool, whose M, if steered, is bounded by an ellipse instead.
+        ellipses: (B, 4), relative centre and radii (x, y, x, y).
         augment_real, augment_fake: draws.
         penalise: whether R1 + R2 are due.
     """
@@ -44,7 +50,11 @@ class Batch:
     labels: Tensor
     cams: Tensor
     z: Tensor
+    styles: Tensor
+    free: Tensor
     steered: Tensor
+    drawn: Tensor
+    ellipses: Tensor
     augment_real: Augmentation
     augment_fake: Augmentation
     penalise: bool
@@ -69,13 +79,22 @@ def _own_cams(cams: Tensor, labels: Tensor) -> Tensor:
 def _steering_maps(batch: Batch, size: int) -> Tensor:
     """(B, 1, size, size): the map to follow where steered, 1 (no bound) elsewhere."""
     asked = F.interpolate(_own_cams(batch.cams, batch.labels), size, mode="bilinear", align_corners=False)
+    asked = torch.where(batch.drawn[:, None, None, None], ellipse_maps(batch.ellipses, size), asked)
     return torch.where(batch.steered[:, None, None, None], asked, torch.ones_like(asked))
+
+
+def _shown(images: Tensor, free: Tensor, draw: Augmentation) -> Tensor:
+    """What the discriminator sees: augmented images, and of free pairs the lungs only.
+
+    All real images have a style that goes with their label, so a critic of whole pictures would reject every free pair.
+    """
+    return augment_images(lung_view(images, free), draw)
 
 
 def _discriminator_loss(nets: Networks, batch: Batch, fake: Tensor, config: TrainConfig) -> Terms:
     """Realness of pairs of one class, penalties, and the explaining head, which sees real images only."""
     n = len(batch.real)
-    real = augment_images(batch.real, batch.augment_real)
+    real = _shown(batch.real, batch.free, batch.augment_real)
     images = torch.cat([real, fake]).requires_grad_(batch.penalise)
     found = nets.D.explain_unchecked(images, torch.cat([batch.labels, batch.labels]))
     terms = {"d_adversarial": relativistic(found.score[:n], found.score[n:])}
@@ -102,7 +121,7 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
         the discriminator takes its own step in between.
     """
     steer = _steering_maps(batch, nets.G.resolution)
-    parts = nets.G.compose(batch.z, batch.labels, steer=steer)
+    parts = nets.G.compose(batch.z, batch.labels, style_labels=batch.styles, steer=steer)
     terms: Terms = {}
     diseased = nets.G.class_set.has_lesion(batch.labels).to(parts.mask.dtype)[:, None, None, None]
     if config.diversity_weight > 0:
@@ -119,11 +138,15 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
     ):  # every second image: the teacher's pass is half as dear, the hint as good
         half = (batch.labels[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
         terms |= _guidance(nets.guide, *half, config)
-    fake = augment_images(parts.image, batch.augment_fake)
+    # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease, too.
+    # What the lesion reads of the base's features still does; so it was measured.
+    fixed = (batch.free & nets.G.class_set.has_lesion(batch.labels))[:, None, None, None]
+    lesion_alone = torch.tanh(parts.base.detach() + parts.mask * parts.delta)
+    fake = _shown(torch.where(fixed, lesion_alone, parts.image), batch.free, batch.augment_fake)
 
     def scored() -> Terms:
         with torch.no_grad():
-            real = nets.D.score(augment_images(batch.real, batch.augment_real), batch.labels)
+            real = nets.D.score(_shown(batch.real, batch.free, batch.augment_real), batch.labels)
         return {"g_adversarial": relativistic(nets.D.score(fake, batch.labels), real)}
 
     return terms, fake, scored
