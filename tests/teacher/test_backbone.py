@@ -15,7 +15,7 @@ from expressivegan.checkpoint import save_model
 from expressivegan.errors import CheckpointError, InputError, OfflineError
 from expressivegan.images import to_xrv
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
-from expressivegan.teacher.backbone import DenseNet121, load_xrv, xrv_labels
+from expressivegan.teacher.backbone import DenseNet121, load_xrv, smooth, xrv_labels
 from expressivegan.training.guidance import fold_norms
 from tiny import pictures, tiny_teacher
 
@@ -80,8 +80,29 @@ def exact(teacher: CXR_CAM_Teacher, side: int) -> None:
 
 
 @pytest.mark.parametrize("side", [28, 32, 64, 112])
-def test_the_identity_on_the_compact_backbone(side: int) -> None:
-    exact(tiny_teacher(resolution=side), side)
+@pytest.mark.parametrize("backbone", ["compact", "compact-fine"])
+def test_the_identity_on_the_compact_backbones(side: int, backbone: str) -> None:
+    exact(tiny_teacher(resolution=side, backbone=backbone), side)
+
+
+def test_smoothing_keeps_the_mean_and_lowers_the_peak() -> None:
+    peak = torch.zeros(1, 2, 6, 6)
+    peak[0, 0, 0, 0], peak[0, 1, 3, 3] = 16.0, 16.0
+    smoothed = smooth(peak)
+    assert smoothed[0, 1, 2:5, 2:5].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert smoothed[0, 0, :2, :2].tolist() == [[9, 3], [3, 1]]  # in the corner nothing is lost
+    maps = pictures(3, 16).expand(-1, 4, -1, -1)
+    assert torch.allclose(smooth(maps).mean(dim=(2, 3)), maps.mean(dim=(2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "coarse", "fine"), [(32, 8, 16), (64, 8, 16), (112, 14, 28)])
+def test_the_fine_backbone_has_twice_the_grid_for_less(side: int, coarse: int, fine: int) -> None:
+    plain, better = (tiny_teacher(resolution=side, backbone=b) for b in ("compact", "compact-fine"))
+    with torch.no_grad():
+        assert plain.raw_cams(pictures(1, side))[0].shape[-1] == coarse
+        assert better.raw_cams(pictures(1, side))[0].shape[-1] == fine
+    sizes = [sum(p.numel() for p in t.parameters()) for t in (better, plain)]
+    assert sizes[0] <= sizes[1]
 
 
 def test_the_identity_on_a_fitted_densenet() -> None:

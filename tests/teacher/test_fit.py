@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from expressivegan.checkpoint import state_hash
+from expressivegan.config import UNPROTECTED
 from expressivegan.data import ImageSet, load_images
 from expressivegan.errors import DataError, InputError, TrainingError
 from expressivegan.intervals import bootstrap
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.fit import TeachConfig, border_shortcut, fit_teacher, predict, write_teacher
+from expressivegan.teacher.focus import FIGURES
 from expressivegan.teacher.metrics import (
     as_json,
     classification_report,
@@ -83,7 +85,7 @@ def test_draws_that_say_nothing_are_left_out() -> None:
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
-QUICK = TeachConfig(epochs=8, batch=16)
+QUICK = replace(UNPROTECTED, epochs=8, batch=16)  # so short a fit learns little of what is spoiled on purpose
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +154,14 @@ def test_write_and_reopen(images: ImageSet, fitted: CXR_CAM_Teacher, tmp_path: P
         assert found["images"] == len(images.indices(group)) == np.sum(found["confusion"])
         value, low, high = found["metrics"]["auc_2class"]
         assert low <= value <= high
+        assert set(found["focus"]) == set(FIGURES)
+        assert 0 <= found["focus"]["frame_mass"][0] < 0.36
     card = (out / "README.md").read_text()
     assert "Not for diagnosis" in card
+    assert all(text in card for text in FIGURES.values())
+    picture = np.asarray(Image.open(out / "cams.png"))
+    assert picture.shape[1] == 6 * 34 - 2
+    assert picture.shape[0] > 9 * 34
     assert images.data_hash[:16] in card
     again = open_teacher(str(out))
     x, _ = images.batch(images.indices("judge")[:4])

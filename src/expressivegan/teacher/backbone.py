@@ -2,8 +2,9 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ class Backbone(nn.Module):
         resolution: side of the images that it was made for.
         classifier: the linear head, (K, C).
         input_scale: factor from [-1, 1] to the range that the features expect.
+        smoothing: passes of `smooth` over its maps; logits do not change with it.
     """
 
     resolution: int
     classifier: nn.Linear
     input_scale: float = 1.0
+    smoothing: int = 0
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 1, resolution, resolution) in [-1, 1] → (B, C, h, w) ≥ 0."""
@@ -68,18 +71,22 @@ class CompactCNN(Backbone):
         classes: number of classes K.
         resolution: 7·2^k or 4·2^k; the last grid is 8x8 or 14x14.
         width: channels of the first stage; doubled with every stage up to `4 * width`.
+        fine: twice the last grid, with half the channels there, about the same cost; its maps are smoothed by about a
+            cell, since the peak of so fine a map is otherwise one cell's.
     """
 
-    def __init__(self, classes: int, resolution: int = 64, width: int = 32) -> None:
+    def __init__(self, classes: int, resolution: int = 64, width: int = 32, fine: bool = False) -> None:
         super().__init__()
         _, doublings = check_resolution(resolution)
         self.resolution = resolution
+        self.smoothing = 2 if fine else 0
         stages = doublings - 1
-        widths = [min(width * 2**s, 4 * width) for s in range(stages)]
+        widths = [min(width * 2**s, (2 if fine else 4) * width) for s in range(stages)]
         self.stem = nn.Sequential(nn.Conv2d(1, width, 5, 2 if stages else 1, 2, bias=False), nn.BatchNorm2d(width))
         blocks: list[nn.Module] = []
         for s, channels in enumerate(widths):
-            blocks.append(_Block(widths[max(s - 1, 0)], channels, 2 if s else 1))
+            halve = 0 < s < stages - fine
+            blocks.append(_Block(widths[max(s - 1, 0)], channels, 2 if halve else 1))
         blocks.append(_Block(widths[-1], widths[-1], 1))
         self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(widths[-1], classes)
@@ -113,7 +120,11 @@ class DenseNet121(Backbone):
         return F.relu(self.body(x))
 
 
-BACKBONES: dict[str, type[Backbone]] = {"compact": CompactCNN, "densenet121": DenseNet121}
+BACKBONES: dict[str, Callable[[int, int], Backbone]] = {
+    "compact": CompactCNN,
+    "compact-fine": partial(CompactCNN, fine=True),
+    "densenet121": DenseNet121,
+}
 
 
 def make_backbone(name: str, classes: int, resolution: int) -> Backbone:
@@ -230,6 +241,16 @@ def _convert(source: Path, target: Path, xrv: Any) -> None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     with replacing(target) as temporary:
         save_file({k: v.contiguous() for k, v in state.items()}, temporary, metadata={"source_sha256": digest})
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """Maps (B, K, h, w) smoothed with 1-2-1 over 4 along both axes; their means are exactly what they were.
+
+    The edge is repeated beyond itself, so that what a cell gives away never leaves the map.
+    """
+    kernel = maps.new_tensor([1.0, 2.0, 1.0]) / 4
+    weight = torch.outer(kernel, kernel).expand(maps.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), weight, groups=maps.shape[1])
 
 
 def probabilities(logits: Tensor, multi_label: bool) -> Tensor:

@@ -25,6 +25,7 @@ from expressivegan.teacher.backbone import (
     load_xrv,
     make_backbone,
     probabilities,
+    smooth,
     topk_count,
     xrv_labels,
 )
@@ -143,6 +144,8 @@ class CXR_CAM_Teacher(
         with torch.autocast(features.device.type, enabled=False):  # the identity holds in the head's precision
             features = features.to(head.weight.dtype)
             cams = F.conv2d(features, head.weight[:, :, None, None])
+            for _ in range(self.backbone.smoothing):
+                cams = smooth(cams)
             return cams, cams.mean(dim=(2, 3)) + head.bias
 
     def referenced(self, cams: Tensor) -> Tensor:

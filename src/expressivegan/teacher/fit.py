@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import make_directory, save_model
@@ -22,25 +21,19 @@ from expressivegan.data import ImageSet
 from expressivegan.data.doctor.border import frame_auc
 from expressivegan.devices import Device, Precision, make_fabric
 from expressivegan.errors import DataError, InputError, TrainingError
-from expressivegan.images import from_uint8, grid, overlay, save_png
+from expressivegan.images import from_uint8
 from expressivegan.intervals import Interval
 from expressivegan.streams import Streams, derive_seed
+from expressivegan.teacher.augment import augment
 from expressivegan.teacher.backbone import XRV_PREFIX, load_xrv
 from expressivegan.teacher.cam import CXR_CAM_Teacher
+from expressivegan.teacher.draw import draw_cams, draw_confusion
+from expressivegan.teacher.focus import FIGURES, focus, stray
 from expressivegan.teacher.metrics import as_json, classification_report, confusion
-from expressivegan.warp import random_affine, warp
 
 Progress = Callable[[int, int, str], None]
 
 _GROUP_NAMES = {"judge": "validation", "test": "test"}
-
-
-def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    matrices = random_affine(len(images), generator, shift=0.06, scale=0.12, rotation=8.0)
-    images = warp(images, matrices, outside=-1.0)
-    contrast = torch.exp((torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5) * 0.5)
-    brightness = (torch.rand(len(images), 1, 1, 1, generator=generator) - 0.5) * 0.4
-    return (images * contrast + brightness).clamp(-1, 1)
 
 
 def fit_teacher(
@@ -106,9 +99,12 @@ def fit_teacher(
             if len(chosen) < 2:
                 continue  # batch normalisation needs two
             x, y = images.batch(chosen)
-            x = fabric.to_device(_augment(x, streams["teacher-augment"]))
+            x, matrices = augment(x, config, streams["teacher-augment"])
             with fabric.autocast():
-                loss = F.cross_entropy(network(x).float(), fabric.to_device(y), label_smoothing=config.smoothing)
+                cams, logits = teacher.raw_cams(fabric.to_device(x))
+            loss = F.cross_entropy(logits, fabric.to_device(y), label_smoothing=config.smoothing)
+            if config.focus_weight > 0:
+                loss = loss + config.focus_weight * stray(cams, fabric.to_device(matrices))
             optimiser.zero_grad()
             fabric.backward(loss)
             optimiser.step()
@@ -165,7 +161,7 @@ def write_teacher(
     out: Path,
     rounds: int = 1000,
 ) -> dict[str, Any]:
-    """Scores a teacher, and writes a model directory with report.json, confusion matrices and CAM overlays.
+    """Scores a teacher and where it looks; writes a model directory with report.json, confusion matrices and CAMs.
 
     Validation is on the judge patients (same distribution as training) and, separately, on the official test patients.
 
@@ -187,7 +183,8 @@ def write_teacher(
         indices = images.indices(group)
         if len(indices) == 0:
             continue
-        p = predict(teacher, np.asarray(images.images[indices]))
+        pixels = np.asarray(images.images[indices])
+        p = predict(teacher, pixels)
         labels, patients = images.labels[indices], list(np.asarray(images.patients)[indices])
         found = classification_report(p, labels, patients, images.classes, reference, rounds)
         border = border_shortcut(images, indices)
@@ -197,50 +194,16 @@ def write_teacher(
             "patients": len(set(patients)),
             "metrics": as_json(found),
             "border_only_auc": None if border is None else as_json({"auc": border})["auc"],
+            "focus": as_json(focus(teacher, pixels, labels, patients, rounds)._asdict()),
             "confusion": matrices[group].tolist(),
         }
     save_model(teacher, out, _card(report), report)
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
-    _draw_confusion(matrices, images.classes, out / "confusion.png")
-    _draw_overlays(teacher, images, out / "cams.png")
+    draw_confusion({_GROUP_NAMES[g]: m for g, m in matrices.items()}, images.classes, out / "confusion.png")
+    judged = report["groups"].get("judge")
+    if judged is not None:
+        draw_cams(teacher, images, judged["focus"], out / "cams.png")
     return report
-
-
-def _draw_confusion(matrices: dict[str, npt.NDArray[np.int64]], classes: tuple[str, ...], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    if not matrices:
-        return
-    figure = Figure(figsize=(4.2 * len(matrices), 3.8), layout="constrained")
-    for axis, (group, counts) in zip(
-        figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
-    ):
-        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for i in range(len(classes)):
-            for j in range(len(classes)):
-                axis.text(j, i, f"{counts[i, j]}\n{share[i, j]:.0%}", ha="center", va="center",
-                          color="white" if share[i, j] > 0.5 else "black", fontsize=8)  # fmt: skip
-        axis.set(title=f"{_GROUP_NAMES[group]} patients", xlabel="predicted", ylabel="true")
-        axis.set_xticks(range(len(classes)), classes, fontsize=7)
-        axis.set_yticks(range(len(classes)), classes, fontsize=7)
-    figure.savefig(path, dpi=110)
-
-
-@torch.no_grad()
-def _draw_overlays(teacher: CXR_CAM_Teacher, images: ImageSet, path: Path, per_class: int = 6) -> None:
-    """A row of images and a row of overlays for each class, of validation patients."""
-    rows = []
-    for k in range(len(images.classes)):
-        judged = images.indices("judge")
-        chosen = judged[images.labels[judged] == k][:per_class]
-        if len(chosen) < per_class:
-            continue
-        x, _ = images.batch(chosen)
-        cams = teacher(x).cams
-        rows += [overlay(x, torch.zeros_like(cams)), overlay(x, cams)]
-    if rows:
-        save_png(path, grid(np.concatenate(rows), columns=per_class))
 
 
 def _card(report: dict[str, Any]) -> str:
@@ -254,6 +217,7 @@ def _card(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     for group, found in report["groups"].items():
         rows = dict(found["metrics"]) | {"label told from the outer 10% alone (AUC)": found["border_only_auc"]}
+        rows |= {FIGURES[name]: value for name, value in found["focus"].items()}
         for key, value in rows.items():
             if value is not None and value[0] is not None:
                 figures = f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
