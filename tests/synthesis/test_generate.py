@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import chi2_contingency
 
 from expressivegan.checkpoint import save_model, state_hash
 from expressivegan.errors import CheckpointError, InputError
 from expressivegan.images import to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.dcgan import DCGANGenerator
-from expressivegan.synthesis import counterfactual_pairs, generate, open_generator, read_provenance, write_images
-from expressivegan.synthesis.generate import Made, label_number, latent
+from expressivegan.synthesis import generate, open_generator, read_provenance, steering_map, write_images
+from expressivegan.synthesis.generate import Made, free_style, label_number, latent
 from tiny import tiny_config, tiny_discriminator, tiny_generator
 
 
@@ -108,10 +109,14 @@ def test_steering_and_style(model: GeneratorWithCAMGuidance) -> None:
         ({"truncation": 1.5}, r"truncation \(=1.5\)"),
         ({"truncation": float("nan")}, r"truncation \(=nan\)"),
         ({"batch": 0}, r"batch \(=0\)"),
-        ({"label": 3}, "not 3 to 3"),
-        ({"style_label": -1}, "not -1 to -1"),
-        ({"steer": torch.full((1, 1, 32, 32), 2.0)}, r"steer must lie in \[0, 1\]"),
-        ({"steer": torch.zeros(1, 1, 16, 16)}, "steer must be"),
+        ({"label": 3}, r"label \(=3\) must be 0 to 2"),
+        ({"style_label": -1}, r"style_label \(=-1\) must be 0 to 2"),
+        ({"label": 1, "steer": torch.full((1, 1, 32, 32), 2.0)}, r"steer must lie in \[0, 1\]"),
+        ({"label": 1, "steer": torch.zeros(1, 1, 16, 16)}, "steer must be"),
+        ({"label": 1, "steer": torch.zeros(1, 1, 32, 32)}, "0 everywhere"),
+        ({"label": 0, "steer": torch.ones(1, 1, 32, 32)}, r"\(='NORMAL'\) has none in NORMAL; choose .*BACTERIA or"),
+        ({"steer": torch.ones(1, 1, 32, 32)}, "goes round the classes"),
+        ({"style_label": 1, "shortcut_free": True}, "shortcut_free draws the style label"),
     ],
 )
 def test_bad_arguments_raise(model: GeneratorWithCAMGuidance, options: dict[str, Any], message: str) -> None:
@@ -122,8 +127,30 @@ def test_bad_arguments_raise(model: GeneratorWithCAMGuidance, options: dict[str,
 def test_the_baseline_generates_but_does_not_steer() -> None:
     baseline = DCGANGenerator(8, 32, width=8).eval()
     assert stack(made(baseline, [0, 1, 2])).shape == (3, 1, 32, 32)
-    with pytest.raises(InputError, match="CAM-guided"):
-        made(baseline, [0], style_label=1)
+    for options in ({"style_label": 1}, {"shortcut_free": True}, {"steer": torch.ones(1, 1, 32, 32)}):
+        with pytest.raises(InputError, match=f"{next(iter(options))} needs a CAM-guided"):
+            made(baseline, [0], label=1, **options)
+
+
+def test_a_shortcut_free_style_knows_seed_and_index_alone(model: GeneratorWithCAMGuidance) -> None:
+    mixed = made(model, list(range(30)), shortcut_free=True)
+    for label in (0, 2):
+        assert [m.style_label for m in made(model, list(range(30)), label=label, shortcut_free=True)] == [
+            m.style_label for m in mixed
+        ]
+    assert [m.style_label for m in made(model, [7, 3], shortcut_free=True)] == [mixed[i].style_label for i in (7, 3)]
+    assert [m.style_label for m in mixed] != [
+        m.style_label for m in made(model, list(range(30)), seed=1, shortcut_free=True)
+    ]
+    table = np.zeros((3, 3), int)
+    for i in range(900):
+        table[i % 3, free_style(5, i, 3)] += 1
+    assert chi2_contingency(table).pvalue > 0.001
+    assert (np.abs(table - 100) < 35).all()
+    natural = made(model, list(range(30)))
+    assert [m.style_label for m in natural] == [m.label for m in natural]
+    for m, n in zip(mixed, natural, strict=True):
+        assert torch.equal(m.image, n.image) == (m.style_label == m.label)
 
 
 def test_labels_by_name(model: GeneratorWithCAMGuidance) -> None:
@@ -141,7 +168,7 @@ def test_what_is_written(model: GeneratorWithCAMGuidance, folder: Path, tmp_path
     table = write_images(folder, out, 5, seed=3, progress=lambda done, count: told.append((done, count)))
     assert told == [(i, 5) for i in range(1, 6)]
     found = rows(table)
-    assert list(found[0]) == ["file", "label", "index", "seed"]
+    assert list(found[0]) == ["file", "label", "index", "seed", "style_label"]
     assert [(r["label"], r["index"], r["seed"]) for r in found] == [
         (name, str(i), "3") for i, name in enumerate(["NORMAL", "BACTERIA", "VIRUS", "NORMAL", "BACTERIA"])
     ]
@@ -165,6 +192,7 @@ def test_every_png_says_that_it_is_synthetic(model: GeneratorWithCAMGuidance, fo
         path = tmp_path / "out" / kind / "000001-VIRUS.png"
         assert read_provenance(path) == {
             "model": state_hash(model), "seed": 7, "index": 1, "label": "VIRUS", "truncation": 0.5,
+            "style_label": "VIRUS", "steer": None,
         }  # fmt: skip
         with Image.open(path) as picture:
             text = picture.text  # type: ignore[attr-defined]
@@ -216,6 +244,31 @@ def test_a_longer_run_goes_on(folder: Path, tmp_path: Path) -> None:
     write_images(folder, tmp_path / "out", 2)
     table = write_images(folder, tmp_path / "out", 4)
     assert [r["index"] for r in rows(table)] == ["0", "1", "2", "3"]
+
+
+def test_steering_and_style_are_written_down(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    table = write_images(folder, out, 3, seed=1, label="VIRUS", steer=["right lower"], shortcut_free=True)
+    found = rows(table)
+    names = ("NORMAL", "BACTERIA", "VIRUS")
+    assert [r["style_label"] for r in found] == [names[free_style(1, i, 3)] for i in range(3)]
+    region = steering_map("right lower", 32)
+    for i, row in enumerate(found):
+        facts = read_provenance(out / row["file"])
+        assert facts is not None
+        assert facts["style_label"] == row["style_label"]
+        assert len(facts["steer"]) == 16
+        with np.load(out / "maps" / f"{i:06d}.npz") as maps:
+            assert (maps["mask"][region[0, 0].numpy() == 0] == 0).all()
+            assert maps["mask"].max() > 0
+    assert json.loads((out / "generation.json").read_text())["steer"]["regions"] == ["right lower"]
+    before = {p: p.read_bytes() for p in out.rglob("*.*")}
+    for other in ({"steer": ["left lower"]}, {"steer": []}, {"shortcut_free": False}, {"style_label": "NORMAL"}):
+        options: dict[str, Any] = {"steer": ["right lower"], "shortcut_free": "style_label" not in other} | other
+        with pytest.raises(InputError, match="another model, seed, label, style or steering"):
+            write_images(folder, out, 3, seed=1, label="VIRUS", **options)
+    write_images(folder, out, 3, seed=1, label="VIRUS", steer=["right lower"], shortcut_free=True)
+    assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"label": "VIRUS"}, {"truncation": 0.5}, {"count": 2}])
@@ -287,6 +340,10 @@ def test_unconditional_images(tmp_path: Path) -> None:
         ({"count": 0}, r"num \(=0\)"),
         ({"truncation": -1.0}, r"truncation \(=-1.0\)"),
         ({"batch": 0}, r"batch \(=0\)"),
+        ({"steer": ["right lower"]}, "goes round the classes"),
+        ({"steer": ["right lower"], "label": "NORMAL"}, "has none in NORMAL"),
+        ({"steer": ["right"], "label": "VIRUS"}, "known region"),
+        ({"style_label": "COVID"}, r"style_label \(='COVID'\)"),
     ],
 )
 def test_a_refused_call_writes_nothing(folder: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -309,23 +366,3 @@ def test_models_that_cannot_be_opened(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-7])
     with pytest.raises(CheckpointError, match="damaged"):
         open_generator(folder)
-
-
-# --- counterfactuals --------------------------------------------------------------------------------------------------
-
-
-def test_pairs_differ_where_m_lets_them(model: GeneratorWithCAMGuidance) -> None:
-    pair = counterfactual_pairs(model, [0, 1, 2], 1)
-    same = pair.mask == 0
-    assert torch.equal(pair.without[same], pair.with_disease[same])
-    assert not torch.equal(pair.without, pair.with_disease)
-    assert torch.allclose(pair.with_disease, stack(made(model, [0, 1, 2], label=1)), atol=1e-5)
-    none = counterfactual_pairs(model, [0, 1, 2], 1, strength=0.0)
-    assert torch.equal(none.without, none.with_disease)
-    assert torch.equal(none.without, pair.without)
-
-
-@pytest.mark.parametrize(("label", "strength", "message"), [(0, 1.0, "'NORMAL'"), (1, 1.5, r"strength \(=1.5\)")])
-def test_pairs_that_make_no_sense(model: GeneratorWithCAMGuidance, label: int, strength: float, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        counterfactual_pairs(model, [0], label, strength=strength)

@@ -1,0 +1,241 @@
+"""What `expressivegan counterfactual` does."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expressivegan.checkpoint import new_directory, read_json
+from expressivegan.console import console, progress_bar
+from expressivegan.data import load_images
+from expressivegan.data.cache import cache_root
+from expressivegan.data.decode import Fit, UnusableError, load_pixels, read_bytes
+from expressivegan.errors import DataError, ExpressiveGANError, InputError, OfflineError
+from expressivegan.evaluation import JudgeClassifier
+from expressivegan.images import UInt8Array, from_uint8, to_uint8
+from expressivegan.models import GeneratorWithCAMGuidance
+from expressivegan.synthesis import counterfactual_strip, edit_real, open_generator, project, steering_map
+from expressivegan.synthesis.counterfactual import check_disease, strengths_of
+from expressivegan.synthesis.counterfactual_files import Item, Scorer, write_counterfactuals
+from expressivegan.synthesis.generate import Plan, label_number
+from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
+from expressivegan.teacher.backbone import XRV_PREFIX, probabilities
+
+
+def counterfactual(
+    model: Path,
+    out: Path,
+    *,
+    label: str,
+    num: int,
+    seed: int,
+    strength: float,
+    steps: int,
+    steer: Sequence[str],
+    style_label: str | None,
+    image: Path | None,
+    image_label: str | None,
+    keep_residual: bool,
+    data: str | None,
+) -> None:
+    """Writes pairs and strips, of synthetic children or of a real image."""
+    if num < 1:
+        raise InputError(f"--num (={num}) must be at least 1")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out (={out}) is not empty; choose another folder or delete it")
+    network = open_generator(model)
+    if not isinstance(network, GeneratorWithCAMGuidance):
+        raise InputError(f"--model (={model}) is a dcgan, whose maps do not act; choose a CAM-guided model")
+    number = label_number(network, label)
+    style = None if style_label is None else label_number(network, style_label, "style_label")
+    region = steering_map(steer, network.resolution) if steer else None
+    strengths_of(strength, steps)
+    if image is None:
+        check_disease(network, number)
+        Plan(seed, number, 1.0, region, style).check(network)
+        if image_label is not None or not keep_residual:
+            raise InputError("--image-label and --no-keep-residual say how a real image is edited; give --image")
+    elif num != 1 or style is not None:
+        raise InputError("--num and --style-label are for synthetic children; they do not go with --image")
+    elif region is not None and number == network.class_set.reference:
+        raise InputError("--steer says where a disease shall be, and does not go with one that is taken away")
+    guide = _teacher(model, network)
+    how: dict[str, Any] = {"strength": strength, "steps": steps, "steer": region}
+    notes: list[str] = []
+    if image is None:
+        ready: Iterable[Item] = _children(network, number, style, num, seed, how)
+    else:  # fitted before anything is written or a classifier is waited for: the fit may be refused
+        real = from_uint8(_pixels(image, network, model))[None, None]
+        shown = _shown(network, guide, real, number, image_label)
+        if guide is not None and guide.classes == network.classes and shown == network.class_set.reference:
+            seen = network.classes[_seen(guide, real)]
+            if seen != network.classes[shown]:
+                notes.append(f"the teacher already sees {seen} in the image, to which a disease was added")
+        ready = [_edited(network, guide, real, shown, number, image.name, seed, keep_residual, how)]
+    scorers, missing = _scorers(model, data, network, guide)
+    notes += missing
+    with new_directory(out), progress_bar("counterfactuals") as bar:
+        table = write_counterfactuals(
+            out, network, ready, scorers, steer=region, regions=steer, notes=notes,
+            progress=lambda done: bar(done, num, ""),
+        )  # fmt: skip
+    for note in notes:
+        console.print(note, highlight=False, markup=False, style="yellow")
+    console.print(f"{num} counterfactuals: {table}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _children(
+    network: GeneratorWithCAMGuidance, label: int, style: int | None, num: int, seed: int, how: dict[str, Any]
+) -> Iterator[Item]:
+    name = network.classes[label if style is None else style]
+    for index in range(num):
+        strip = counterfactual_strip(network, index, label, seed=seed, style_label=style, **how)
+        yield Item(strip, {"index": index, "seed": seed, "label": network.classes[label], "style_label": name})
+
+
+def _edited(
+    network: GeneratorWithCAMGuidance,
+    guide: CXR_CAM_Teacher | None,
+    real: Tensor,
+    shown: int,
+    label: int,
+    name: str,
+    seed: int,
+    keep_residual: bool,
+    how: dict[str, Any],
+) -> Item:
+    """A real image, fitted with the class that it shows and edited to `label`. Raises InputError for a poor fit."""
+    cams = None
+    if guide is not None and shown != network.class_set.reference:
+        with torch.no_grad():
+            cams = guide(real).cams
+    features = None if guide is None else _features(guide)
+    with progress_bar("fit") as bar:
+        found = project(
+            network, real, shown, seed=seed, features=features, maps=cams,
+            progress=lambda done, total: bar(done, total, ""),
+        )  # fmt: skip
+    found.check()
+    console.print(
+        f"the fit leaves {found.unexplained:.1%} of the image's variance"
+        f"{', which is added to every picture again' if keep_residual else ''}"
+    )
+    fit = {
+        "residual": round(found.residual, 6),
+        "unexplained": round(found.unexplained, 6),
+        "latent_unexplained": round(found.latent_unexplained, 6),
+        "residual_kept": keep_residual,
+    }
+    facts = {"index": 0, "seed": seed, "label": network.classes[label], "image": name}
+    strip = edit_real(network, found, label, keep_residual=keep_residual, **how)
+    return Item(strip, facts | {"image_label": network.classes[shown], "fit": fit}, found)
+
+
+def _pixels(image: Path, network: GeneratorWithCAMGuidance, model: Path) -> UInt8Array:
+    """A picture of any kind at the model's size, made square as its training images were."""
+    fit: Fit = read_json(model / "settings.json").get("config", {}).get("fit", "stretch")
+    try:
+        return load_pixels(read_bytes(image), network.resolution, fit).copy()  # what Pillow holds is read-only
+    except UnusableError as error:
+        raise DataError(
+            f"--image (={image}) cannot be used: {error}; give a chest X-ray as PNG, JPEG or DICOM"
+        ) from None
+
+
+def _shown(
+    network: GeneratorWithCAMGuidance, guide: CXR_CAM_Teacher | None, real: Tensor, wanted: int, named: str | None
+) -> int:
+    """The class that a real image is fitted with."""
+    reference = network.class_set.reference
+    if reference is None:
+        raise InputError("--image needs a model with a class without disease, such as NORMAL; this one has none")
+    given = None if named is None else label_number(network, named, "image_label")
+    if wanted != reference:  # a disease is added to the image as it is
+        if given not in (None, reference):
+            raise InputError(
+                f"--label (={network.classes[wanted]!r}) adds a disease to a child without one, but --image-label "
+                f"(={named!r}) has one; take it away with --label {network.classes[reference]}"
+            )
+        return reference
+    if given is None and (guide is None or guide.classes != network.classes):
+        raise InputError(
+            "--image-label is missing: the run has no teacher that could say which disease the image shows"
+        )
+    if given is None:
+        assert guide is not None
+        given = _seen(guide, real)
+        if given == reference:
+            raise InputError(
+                f"--image shows {network.classes[reference]} to the teacher, so there is nothing to take away; "
+                "name the disease with --image-label if it is wrong"
+            )
+    elif given == reference:
+        raise InputError(f"--image-label (={named!r}) has no disease to take away; add one with --label")
+    return given
+
+
+def _teacher(model: Path, network: GeneratorWithCAMGuidance) -> CXR_CAM_Teacher | None:
+    """The teacher of the run, or None."""
+    if (model / "teacher" / "model.safetensors").exists():
+        return open_teacher(str(model / "teacher")).requires_grad_(False)
+    name = read_json(model / "settings.json").get("teacher")
+    if name in (None, "none") or (not name.startswith(XRV_PREFIX) and not Path(name).is_dir()):
+        return None
+    try:
+        return open_teacher(name).requires_grad_(False)
+    except OfflineError:
+        return None
+
+
+def _features(guide: CXR_CAM_Teacher) -> Callable[[Tensor], Tensor]:
+    """The teacher's features, at the size that it works at."""
+    side = guide.resolution
+
+    def run(images: Tensor) -> Tensor:
+        if images.shape[-1] != side:
+            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        return guide.backbone.features(images)
+
+    return run
+
+
+def _scorers(
+    model: Path, data: str | None, network: GeneratorWithCAMGuidance, guide: CXR_CAM_Teacher | None
+) -> tuple[dict[str, Scorer | None], list[str]]:
+    """The teacher, and an independent classifier of the judge patients where the data can be had."""
+    scorers: dict[str, Scorer | None] = {"teacher": None, "independent": None}
+    notes = []
+    if guide is None:
+        notes.append("no teacher's scores: the model has no teacher beside it that can be opened")
+    else:
+        scorers["teacher"] = Scorer(guide.classes, lambda pixels: _predict(guide, pixels))
+    source = data or read_json(model / "data.json").get("source")
+    if source is None:
+        return scorers, [*notes, "no independent scores: without --data there are no patients to fit a classifier on"]
+    try:
+        images = load_images(source, network.resolution)
+    except ExpressiveGANError as error:
+        if data is not None:
+            raise
+        return scorers, [*notes, f"no independent scores: the run's data cannot be read ({error})"]
+    chosen = images.indices("judge")
+    with progress_bar("independent classifier") as bar:
+        judge = JudgeClassifier.fit(
+            np.asarray(images.images[chosen]), images.labels[chosen], images.classes,
+            cache=cache_root() / "features", progress=lambda done, total, _: bar(done, total, ""),
+        )  # fmt: skip
+    return scorers | {"independent": Scorer(judge.classes, judge.predict)}, notes
+
+
+def _seen(guide: CXR_CAM_Teacher, real: Tensor) -> int:
+    """The teacher's likeliest class."""
+    return int(_predict(guide, to_uint8(real)[:, 0].numpy()).argmax())
+
+
+@torch.no_grad()
+def _predict(guide: CXR_CAM_Teacher, pixels: UInt8Array) -> Any:
+    return probabilities(guide(from_uint8(pixels)[:, None]).logits, guide.multi_label).numpy()
