@@ -302,7 +302,7 @@ def test_teach_train_resume_generate(
 
     assert call("generate", "--model", run, "--out", tmp_path / "out", "--num", "4", "--label", "VIRUS") == 0
     table = (tmp_path / "out" / "labels.csv").read_text().splitlines()
-    assert table[0] == "file,label,index,seed"
+    assert table[0] == "file,label,index,seed,style_label"
     assert len(table) == 5
     provenance = read_provenance(tmp_path / "out" / table[1].split(",")[0])
     assert provenance is not None

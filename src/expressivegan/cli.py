@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Suppress, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, subcommand
 
 from expressivegan.cli_data import Data
 from expressivegan.config import PRESETS, TeachConfig, TrainConfig, preset
@@ -115,7 +115,15 @@ class Generate:
     label: str | None = None
     """One class for all of them; the default goes round the classes."""
     seed: int = 0
-    """Image i depends on model, seed, i, label and truncation alone."""
+    """Image i depends on model, seed, i, label, style, steering and truncation alone."""
+    steer: tuple[str, ...] = ()
+    """Where the disease shall be: a grey picture of the model's size, "ellipse X Y RX RY" or "box X0 Y0 X1 Y1" in
+    shares of the sides (y downwards), or a zone, "right upper" to "left lower"; right and left are the patient's, so
+    the right lung is on the picture's left. Several are joined; put each in quotes. Needs --label."""
+    style_label: str | None = None
+    """Acquisition (exposure, collimation, pose) of a class; the default follows the label."""
+    shortcut_free: bool = False
+    """Draw each image's acquisition independently of its label, so that the frame does not tell the label."""
     truncation: float = 1.0
     """0..1: less variety, more typical images."""
     batch: int = 64
@@ -134,6 +142,9 @@ class Generate:
             self.num,
             label=self.label,
             seed=self.seed,
+            steer=self.steer,
+            style_label=self.style_label,
+            shortcut_free=self.shortcut_free,
             truncation=self.truncation,
             batch=self.batch,
             deterministic=self.deterministic,
@@ -142,8 +153,60 @@ class Generate:
 
 
 @dataclass
+class Counterfactual:
+    """The same child with and without a disease, synthetic or real: pairs, strips, difference, map and scores."""
+
+    model: Path
+    """A run or a model directory."""
+    label: str
+    """The disease to add; with --image also NORMAL, which takes the image's disease away."""
+    out: Path
+    """Folder to write; it must be empty or new."""
+    num: int = 1
+    """How many synthetic children: images 0, 1, ... of the seed, as `generate --label` makes them."""
+    seed: int = 0
+    """Of the children; of a real image, of the fit."""
+    strength: float = 1.0
+    """0..1: how much of the disease the last picture of a strip has."""
+    steps: int = 5
+    """Pictures of a strip, from 0 to --strength."""
+    steer: tuple[str, ...] = ()
+    """Where the disease shall be, as in `generate`: a grey picture, "ellipse X Y RX RY", "box X0 Y0 X1 Y1" or a zone
+    such as "right lower"; right and left are the patient's, so the right lung is on the picture's left."""
+    style_label: str | None = None
+    """Acquisition of a class; the default follows --label."""
+    image: Path | None = None
+    """A real X-ray instead: it is fitted, then edited."""
+    image_label: str | None = None
+    """What the real X-ray shows; the default is what the teacher sees."""
+    keep_residual: bool = True
+    """Add to every picture what the fit could not draw, so that it shows the real child; else the model's drawing."""
+    data: str | None = None
+    """Data whose judge patients the independent classifier is fitted on; the default is the run's own."""
+
+    def run(self) -> None:
+        from expressivegan.counterfactual_command import counterfactual  # here, so that --help need not wait
+
+        counterfactual(
+            self.model,
+            self.out,
+            label=self.label,
+            num=self.num,
+            seed=self.seed,
+            strength=self.strength,
+            steps=self.steps,
+            steer=self.steer,
+            style_label=self.style_label,
+            image=self.image,
+            image_label=self.image_label,
+            keep_residual=self.keep_residual,
+            data=self.data,
+        )
+
+
+@dataclass
 class Evaluate:
-    """Measure synthetic images: fidelity, diversity, class agreement, anatomy, shortcuts, memorisation."""
+    """Measure synthetic images, or whether a run's maps show what they claim to (--suite faithfulness)."""
 
     data: str
     """The real images that they are to be like, split by patient: what the model was trained on."""
@@ -152,15 +215,22 @@ class Evaluate:
     images: str | None = None
     """Folder or archive of images that any tool made: class folders, labels.csv (file, label), or without labels."""
     out: Path = Path("evaluation")
-    """Folder for results.json and results.csv; an interrupted evaluation there goes on."""
-    num: int = 2000
-    """How many images of a model."""
+    """Folder for results.json, results.csv and figures; an interrupted evaluation there goes on."""
+    suite: Literal["standard", "faithfulness"] = "standard"
+    """standard: fidelity, diversity, class agreement, anatomy, shortcuts, memorisation. faithfulness: the maps of
+    teacher, discriminator and generator, beside maps that know nothing; --model must be a run."""
+    num: int | None = None
+    """How many images of a model; default 2000, and 300 for faithfulness, which takes a third as many real ones."""
     resolution: int | None = None
     """Side that images of a folder are judged at; default 64."""
     features: tuple[str, ...] = ("judge", "selfsup")
     """Feature spaces: judge, selfsup, xrv:NAME, inception[:PATH], rad-dino[:PATH], module:NAME:ATTRIBUTE, onnx:PATH."""
     sections: tuple[Literal["fidelity", "diversity", "agreement", "anatomy", "shortcuts", "memorisation"], ...] = ()
-    """What to measure; default all."""
+    """What to measure of the standard suite; default all."""
+    teachers: tuple[Path, ...] = ()
+    """Teachers fitted alike with other seeds: faithfulness then says how far their maps repeat."""
+    group: Literal["reference", "test"] = "reference"
+    """Whose real images they are held against. test: of a model that is final; every such evaluation is logged."""
     seed: int = 0
     """Of the images, of what is fitted and drawn."""
 
@@ -172,11 +242,50 @@ class Evaluate:
             self.images,
             self.data,
             self.out,
+            suite=self.suite,
             num=self.num,
             resolution=self.resolution,
             features=self.features,
             sections=self.sections,
+            teachers=self.teachers,
+            group=self.group,
             seed=self.seed,
+        )
+
+
+@dataclass
+class Explain:
+    """Show where the networks look in real or synthetic images: maps, scores, and a warning for what is no X-ray."""
+
+    model: Path
+    """A run (its teacher and discriminator explain), or a teacher's model directory."""
+    images: Positional[tuple[Path, ...]] = ()
+    """PNG, JPEG or DICOM files, folders of them, ZIP archives."""
+    out: Path = Path("explanations")
+    """Folder to write, new or empty: a montage, overlays and maps for each image, and explanations.json."""
+    label: str | None = None
+    """Explain this class rather than the likeliest."""
+    data: str | None = None
+    """The real images that the model was trained on; by default where the run remembers them."""
+    methods: tuple[Literal["grad-cam", "grad-cam++", "occlusion"], ...] | None = None
+    """By other libraries, beside ours; by default all, if pip install 'expressivegan[explain]' has been done."""
+    store: bool = False
+    """Keep with the model what real images say, so that it explains without them."""
+    device: Device = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        from expressivegan.explain_command import explain  # here, so that --help need not wait for the networks
+
+        explain(
+            self.model,
+            self.images,
+            self.out,
+            label=self.label,
+            data=self.data,
+            methods=self.methods,
+            store=self.store,
+            device=self.device,
         )
 
 
@@ -230,7 +339,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Teach, subcommand("teach")]
             | Annotated[Train, subcommand("train", default=_train_default(argv))]
             | Annotated[Generate, subcommand("generate")]
+            | Annotated[Counterfactual, subcommand("counterfactual")]
             | Annotated[Evaluate, subcommand("evaluate")]
+            | Annotated[Explain, subcommand("explain")]
             | Annotated[Demo, subcommand("demo")]
         )
         command = tyro.cli(Command, args=argv, prog="expressivegan", description=__doc__ and _ABOUT)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json
-from expressivegan.config import TeachConfig, TrainConfig, preset
+from expressivegan.config import UNPROTECTED, TeachConfig, TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
@@ -29,6 +29,7 @@ from expressivegan.synthesis import counterfactual_pairs, open_generator, write_
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX
 from expressivegan.teacher.fit import fit_teacher, write_teacher
+from expressivegan.teacher.focus import FIGURES
 from expressivegan.training import Guide, RunDirectory, TrainResult
 from expressivegan.training import train as run_training
 from expressivegan.training.build import make_networks
@@ -65,6 +66,8 @@ def _fit(images: ImageSet, out: Path, config: TeachConfig, device: Device, preci
     for name in metrics:
         table.add_row(name, *(cell(found["metrics"].get(name)) for found in groups.values()))
     table.add_row("border-only AUC", *(cell(found["border_only_auc"]) for found in groups.values()))
+    for name, words in FIGURES.items():
+        table.add_row(words, *(cell(found["focus"].get(name)) for found in groups.values()))
     console.print(table)
     return teacher
 
@@ -177,7 +180,8 @@ def resume(out: Path, source: str | None, teacher: str | None, kimg: float | Non
     settings = RunDirectory(out).settings()
     config = TrainConfig.from_json(settings["config"])
     if kimg is not None:
-        config = replace(config, kimg=kimg)
+        # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
+        config = replace(config, kimg=kimg, free_after=min(1.0, config.free_after * config.kimg / kimg))
     if source is None:
         try:
             source = str(json.loads((out / "data.json").read_text(encoding="utf-8"))["source"])
@@ -232,7 +236,13 @@ def _dry_run(
     guide: Guide | None = None
     if teacher is None and len(images.classes) > 1:  # it would be fitted first; its cost does not depend on its weights
         reference = None if images.reference is None else images.classes[images.reference]
-        fresh = CXR_CAM_Teacher(weights=None, classes=images.classes, reference=reference, resolution=config.resolution)
+        fresh = CXR_CAM_Teacher(
+            weights=None,
+            backbone=TeachConfig().backbone,
+            classes=images.classes,
+            reference=reference,
+            resolution=config.resolution,
+        )
         guide = Guide(fresh, images.classes, images.reference)
         fold_norms(fresh.eval().backbone)
     elif teacher not in (None, "none"):
@@ -274,7 +284,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     settings = preset("demo").config
     images = load_images(_DEMO_DATA, settings.resolution)
     data_table(images)
-    _fit(images, out / "teacher", replace(TeachConfig(), epochs=6), device, "auto")
+    _fit(images, out / "teacher", replace(UNPROTECTED, backbone="compact-fine", epochs=6), device, "auto")
     run = out / "run"
     guide, name = _guide(images, str(out / "teacher"), run, device)
     _remember(_DEMO_DATA, run)

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,23 @@ from expressivegan.atomic import write_text
 from expressivegan.checkpoint import new_directory
 from expressivegan.console import console, progress_bar
 from expressivegan.data import load_images
-from expressivegan.errors import InputError
-from expressivegan.evaluation import Evaluation, from_model, read_generated
-from expressivegan.synthesis import open_generator
+from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.evaluation import SUITES, Evaluation, Model, from_model, read_generated
+from expressivegan.evaluation.collect import check_classes, open_for_evaluation
+from expressivegan.evaluation.comparison import check_groups
+from expressivegan.evaluation.faithfulness import Networks
+from expressivegan.explain.opening import networks_of_run
+from expressivegan.report.evaluation import write_figures
+from expressivegan.report.evaluation_galleries import write_galleries
+from expressivegan.report.faithfulness import tables
+from expressivegan.teacher import open_teacher
+
+_MAKING = 0.1  # share of the bar for making images
+
+_IMAGES = {"standard": 2000, "faithfulness": 300}
+"""Of a model, unless --num says otherwise."""
+
+Told = Callable[[int, int, str], None]
 
 
 def evaluate(
@@ -24,32 +40,96 @@ def evaluate(
     source: str,
     out: Path,
     *,
-    num: int,
+    suite: str = "standard",
+    num: int | None,
     resolution: int | None,
     features: Sequence[str],
     sections: Sequence[str],
+    teachers: Sequence[Path] = (),
+    group: str,
     seed: int,
 ) -> None:
-    """Judges a model or a folder of images; writes results.json and results.csv, and says what they mean."""
+    """Judges a model or a folder of images; writes results.json, results.csv and figures, and says what they mean."""
     if (model is None) == (images is None):
         raise InputError("give either --model or --images: a model of ours, or a folder of images made by any tool")
+    if suite != "standard":
+        _check_suite(suite, images, sections)
+    elif teachers:
+        raise InputError(f"--teachers (={teachers[0]}) go with --suite faithfulness; leave them out")
     if model is not None and resolution is not None:
         raise InputError(f"--resolution (={resolution}) goes with --images; a model is judged at its own")
-    side = resolution or (64 if model is None else open_generator(model).resolution)
+    opened = None if model is None else open_for_evaluation(model)
+    side = resolution or (64 if opened is None else opened.network.resolution)
     data = load_images(source, side)
-    with new_directory(out):
+    check_groups(data, group)
+    if opened is not None:
+        check_classes(opened, data.classes)
+    networks = None if suite == "standard" or opened is None else open_networks(opened, teachers)
+    count = _IMAGES[suite] if num is None else num
+    with new_directory(out), _nothing_half_written(out):
         with progress_bar("evaluate") as bar:
-            if model is not None:
-                made = from_model(model, data.classes, num, seed, lambda done, of, _: bar(done, of, "making images"))
+            if opened is not None:
+                told = _share(bar, 0, _MAKING, "making images")
+                made = from_model(opened, data.classes, count, seed, told, out / "parts" / "images.npz")
             else:
-                assert images is not None
-                made = read_generated(images, data.classes, side)
-            evaluation = Evaluation(data, made, tuple(features), seed, progress=bar)
-            results = evaluation.run(out, sections or None)
-        write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+                made = read_generated(str(images), data.classes, side)
+            rest = bar if opened is None else _share(bar, _MAKING, 1)
+            spaces = tuple(features) if suite == "standard" else ("judge",)
+            evaluation = Evaluation(data, made, spaces, seed, progress=rest, group=group, networks=networks)
+            results = evaluation.run(out, sections or (None if suite == "standard" else SUITES[suite]))
+            bar(1000, 1000, "drawing")
+            write_figures(results, out)
+            write_galleries(results, evaluation, out)
         write_text(out / "results.csv", _csv(results["sections"]))
+        write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _show(results)
     console.print(f"results: {out / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def open_networks(model: Model, teachers: Sequence[Path] = ()) -> Networks:
+    """Teacher and discriminator of the run that a generator stands in, as `explain` finds them.
+
+    Args:
+        model: opened from a run.
+        teachers: folders of teachers fitted alike with other seeds.
+
+    Raises:
+        CheckpointError: no such teacher, or one that is damaged.
+    """
+    teacher, discriminator, _ = networks_of_run(model.home, [])
+    others = [open_teacher(str(folder)) for folder in teachers]
+    return Networks(teacher, discriminator, model.network, others)
+
+
+def _check_suite(suite: str, images: str | None, sections: Sequence[str]) -> None:
+    if images is not None:
+        raise InputError(
+            f"--images (={images}) have no maps, which --suite {suite} is about; give a run with --model instead"
+        )
+    if sections:
+        raise InputError(f"--sections (={' '.join(sections)}) are of the standard suite; leave them or --suite out")
+
+
+@contextmanager
+def _nothing_half_written(out: Path) -> Iterator[None]:
+    """Takes away what a refused evaluation has kept, unless there are figures in it or it stood there before."""
+    parts = out / "parts"
+    stood = parts.exists()
+    try:
+        yield
+    except ExpressiveGANError:
+        if not stood and not any(parts.glob("*.json")):
+            shutil.rmtree(parts, ignore_errors=True)
+        raise
+
+
+def _share(bar: Told, start: float, end: float, name: str = "") -> Told:
+    """A part of the bar for a part of the work."""
+
+    def told(done: int, total: int, words: str) -> None:
+        bar(round(1000 * (start + (end - start) * done / total)), 1000, words or name)
+
+    return told
 
 
 def _csv(sections: dict[str, Any]) -> str:
@@ -62,6 +142,9 @@ def _csv(sections: dict[str, Any]) -> str:
         if isinstance(value, dict):
             for key, inner in value.items():
                 walk(f"{name}/{key}", inner)
+        elif isinstance(value, list):
+            for place, inner in enumerate(value):
+                walk(f"{name}/{place}", inner)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             writer.writerow([name, value])
 
@@ -79,6 +162,8 @@ def _show(results: dict[str, Any]) -> None:
             ends = "" if entry["low"] is None else f" [{entry['low']:.3g}, {entry['high']:.3g}]"
             value = "–" if entry["value"] is None else f"{entry['value']:.3g}{ends}"
             table.add_row(figure, value, f"{space['floor'][figure]:.3g}", space["place"][figure])
+        console.print(table)
+    for table in tables(results["sections"].get("faithfulness", {})):
         console.print(table)
     for sentence in results["summary"]:
         console.print(f"- {sentence}", highlight=False, markup=False)

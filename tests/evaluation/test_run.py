@@ -1,26 +1,38 @@
 """The whole evaluation, with networks fitted for a moment: what it says of honest images, copies and collapse."""
 
+import copy
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 from PIL import Image
 
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.phantom import CLASSES, draw_batch
 from expressivegan.errors import DataError, InputError
 from expressivegan.evaluation import Evaluation, Generated, JudgeRecipe, SelfSupervisedRecipe, read_generated
-from expressivegan.evaluation.run import SECTIONS, UNLABELLED
+from expressivegan.evaluation.plan import Plan
+from expressivegan.evaluation.results import summary
+from expressivegan.evaluation.run import SECTIONS
+from expressivegan.evaluation.sections import SUITES
+from expressivegan.evaluation.testlog import NAME, append_log, check_log, read_log
+from expressivegan.report.evaluation import draw_anatomy, draw_ladder, write_figures
+from expressivegan.report.evaluation_galleries import contact_sheet, write_galleries
 
-N = 150
+N = 120
 SIDE = 32
 
 
 @pytest.fixture(scope="module")
 def data() -> ImageSet:
-    return load_images("phantom:600", SIDE, progress=False)
+    return load_images("phantom:500", SIDE, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +46,22 @@ def honest(seed: int = 5000) -> Generated:
     return Generated("honest", pictures, labels.astype(np.int64))
 
 
-def judged(data: ImageSet, made: Generated, cache: Path) -> Evaluation:
+def judged(data: ImageSet, made: Generated, cache: Path, epochs: int = 2, **options: Any) -> Evaluation:
     return Evaluation(
         data,
         made,
         cache=cache,
-        judge_recipe=JudgeRecipe(resolution=32, epochs=3),
+        judge_recipe=JudgeRecipe(resolution=32, epochs=epochs),
         selfsup_recipe=SelfSupervisedRecipe(resolution=32, epochs=2),
+        **options,
     )
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    text = resources.files("expressivegan.evaluation").joinpath("results.schema.json").read_text("utf-8")
+    Draft202012Validator.check_schema(json.loads(text))
+    return Draft202012Validator(json.loads(text))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +72,7 @@ def results(data: ImageSet, cache: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_section_speaks_in_plain_json(results: tuple[dict[str, Any], Path]) -> None:
     found, _ = results
-    assert set(found["sections"]) | set(found["left_out"]) == set(SECTIONS)
+    assert set(found["sections"]) | set(found["left_out"]) == set(SUITES["standard"])
     assert {"fidelity", "diversity", "agreement", "memorisation"} <= set(found["sections"])
     again = json.loads(json.dumps(found, allow_nan=False))
     assert again == found
@@ -74,7 +94,7 @@ def test_collapse_is_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:
     good = honest()
     rows = np.arange(N) % 3  # one image a class, over and over
     bad = Generated("collapsed", good.images[rows], good.labels[rows] if good.labels is not None else None)
-    found = judged(data, bad, cache).run(tmp_path, ["fidelity", "diversity"])
+    found = judged(data, bad, cache, spaces=["judge"]).run(tmp_path, ["fidelity", "diversity"])
     assert any("repeats itself" in sentence for sentence in found["summary"])
     for space in found["sections"]["fidelity"]["spaces"].values():
         assert space["over_floor"]["coverage"] < 0.5
@@ -92,18 +112,253 @@ def test_an_interrupted_evaluation_goes_on(
     data: ImageSet, cache: Path, results: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, out = results
-    for name in SECTIONS:
-        monkeypatch.setattr(Evaluation, name, lambda self: pytest.fail("it was computed again"))
+    for name, section in SECTIONS.items():
+        again = replace(section, measure=lambda of, progress: pytest.fail("it was computed again"))
+        monkeypatch.setitem(SECTIONS, name, again)
     kept = list(found["sections"])
     assert judged(data, honest(), cache).run(out, kept)["sections"] == found["sections"]
     with pytest.raises(pytest.fail.Exception):  # other images, another key
         judged(data, honest(9000), cache).run(out, kept)
 
 
-def test_images_without_labels_have_fidelity_and_memorisation(data: ImageSet, cache: Path, tmp_path: Path) -> None:
+def test_the_key_covers_what_a_section_depends_on(data: ImageSet, cache: Path) -> None:
+    made = honest()
+    plain = judged(data, made, cache)
+    judge, free = plain.key("agreement"), plain.key("memorisation")
+    assert judged(data, made, cache).key("agreement") == judge
+    refitted = judged(data, made, cache, epochs=1)
+    assert refitted.key("agreement") != judge  # another recipe, another judge
+    assert refitted.key("memorisation") == free  # which memorisation does not ask
+    for other in (
+        judged(data, made, cache, group="test"),
+        judged(data, made, cache, seed=1),
+        judged(data, Generated("other labels", made.images, np.zeros(N, np.int64)), cache),
+        judged(data, Generated("fewer", made.images[:-1], None), cache),
+    ):
+        assert other.key("memorisation") != free
+    assert plain.key("anatomy") != free
+
+
+# --- the schema -------------------------------------------------------------------------------------------------------
+
+
+def test_results_follow_the_schema(results: tuple[dict[str, Any], Path], schema: Draft202012Validator) -> None:
+    found = results[0]
+    schema.validate(found)
+    assert found["$schema"] == schema.schema["$id"] == f"urn:expressivegan:evaluation:{found['version']}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(version=1),
+        lambda r: r.pop("$schema"),
+        lambda r: r["data"].pop("held_against"),
+        lambda r: r["data"]["groups"]["train"].update(image=3),
+        lambda r: r["generated"].update(images="120"),
+        lambda r: r.update(test_log={"file": "x", "times": 0}),
+        lambda r: r["sections"].update(beauty={}),
+        lambda r: r["left_out"].update(beauty="none"),
+        lambda r: r["sections"]["fidelity"]["spaces"]["judge"]["floor"].pop("fid"),
+        lambda r: r["sections"]["fidelity"]["spaces"]["judge"]["generated"]["overall"]["figures"].update(is_={}),
+        lambda r: r["sections"]["diversity"]["spaces"]["judge"]["NORMAL"].update(twins=0),
+        lambda r: r["sections"]["diversity"]["ms_ssim"]["real"].update(NORMAL=[0.1, 0.0, 0.2]),
+        lambda r: r["sections"]["agreement"]["figures"]["all"].pop("auc_fake"),
+        lambda r: r["sections"]["anatomy"]["figures"]["all"]["landmarks"]["ctr"].update(mean=0.5),
+        lambda r: r["sections"]["anatomy"]["worst"][0].pop("reason"),
+        lambda r: r["sections"]["shortcuts"]["figures"]["frame"]["real"].update(middle=0.5),
+        lambda r: r["sections"]["memorisation"].pop("verdict"),
+        lambda r: r["sections"]["memorisation"]["gallery"][0].update(generated=-1),
+    ],
+)
+def test_a_changed_field_breaks_the_schema(
+    results: tuple[dict[str, Any], Path], schema: Draft202012Validator, change: Callable[[dict[str, Any]], object]
+) -> None:
+    broken = copy.deepcopy(results[0])
+    change(broken)
+    with pytest.raises(ValidationError):
+        schema.validate(broken)
+
+
+def test_every_field_is_documented(schema: Draft202012Validator) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+
+    def names(node: Any) -> set[str]:
+        if isinstance(node, list):
+            return set().union(*map(names, node))
+        if not isinstance(node, dict):
+            return set()
+        own = set(node["properties"]) if isinstance(node.get("properties"), dict) else set()
+        return own.union(*(names(value) for key, value in node.items() if key != "required"))
+
+    missing = sorted(name for name in names(schema.schema) if f"`{name}`" not in page)
+    assert not missing
+
+
+# --- test patients ----------------------------------------------------------------------------------------------------
+
+
+def test_each_look_at_the_test_patients_is_written_down_and_said(
+    data: ImageSet, cache: Path, tmp_path: Path, results: tuple[dict[str, Any], Path], schema: Draft202012Validator
+) -> None:
+    for times in (1, 2):
+        out = tmp_path / f"look {times}"
+        out.mkdir()
+        sections = ["agreement", "memorisation"][:times]
+        found = judged(data, honest(), cache, group="test").run(out, sections)
+        schema.validate(found)
+        assert found["test_log"] == {"file": str(tmp_path / NAME), "times": times}
+        assert found["data"]["held_against"] == "test"
+        assert f"the {('1st', '2nd')[times - 1]} time" in found["summary"][0]
+    entries = read_log(tmp_path / NAME)
+    assert [e["hash"] for e in entries] == [honest().content_hash] * 2
+    entry = entries[0]
+    assert entry["data_hash"] == data.data_hash
+    assert entry["test"]["images"] == len(data.indices("test"))
+    assert entry["figures"]["agreement"] == found["sections"]["agreement"]["figures"]["all"]["accuracy_fake"]["value"]
+    assert {"time", "package_version", "images", "source"} <= set(entry)
+    # another group of real images for agreement; held-out patients of memorisation stay those of the training's source
+    assert found["sections"]["agreement"]["figures"]["all"]["n_real"] == len(data.indices("test"))
+    assert found["sections"]["memorisation"] == results[0]["sections"]["memorisation"]
+    assert results[0]["test_log"] is None
+
+
+def test_the_log_counts_each_hash_and_survives_a_torn_line(tmp_path: Path) -> None:
+    log = tmp_path / NAME
+    assert [append_log(log, {"hash": h}) for h in "aba"] == [1, 1, 2]
+    log.write_text(log.read_text("utf-8") + '{"time": "2026', encoding="utf-8")  # the power went
+    assert append_log(log, {"hash": "b"}) == 3  # the torn line may have been of b
+    assert [e["hash"] for e in read_log(log)] == ["a", "b", "a", None, "b"]
+
+
+def test_an_evaluation_that_cannot_be_logged_is_refused(data: ImageSet, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(InputError, match=r"group \(='test'\).*cannot be written"):
+        judged(data, honest(), cache, group="test").run(tmp_path / "out", ["memorisation"])
+    check_log(tmp_path / "free.jsonl")
+    assert not (tmp_path / "free.jsonl").exists()
+
+
+def test_groups_must_be_there_and_apart(data: ImageSet, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"group \(='judge'\) must be one of reference, test"):
+        judged(data, honest(), cache, group="judge")
+    nobody = replace(data, groups=np.where(data.groups == "test", "train", data.groups))
+    with pytest.raises(DataError, match="the group test has no patient"):
+        judged(nobody, honest(), cache, group="test")
+    twice = data.patients.copy()
+    twice[data.indices("test")[0]] = twice[data.indices("train")[0]]
+    with pytest.raises(DataError, match="group test stand in train too"):
+        judged(replace(data, patients=twice), honest(), cache, group="test")
+
+
+# --- the bar ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_bar_over_all_steps() -> None:
+    told: list[int] = []
+    plan = Plan({"short": 1, "kept": 50, "long": 3}, lambda done, total, words: told.append(done * 1000 // total))
+    plan.step("short")(1, 1, "")
+    plan.done("short")
+    plan.skip("kept")
+    for done in range(4):
+        plan.step("long")(done, 3, "")
+    assert told == [18, 250, 500, 750, 1000]  # nothing was done in no time: the whole is shorter
+
+
+def test_progress_runs_to_the_end_and_never_back(data: ImageSet, cache: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    evaluation = judged(data, honest(), cache, progress=lambda done, total, words: told.append((done, total)))
+    evaluation.run(tmp_path, ["anatomy", "agreement"])
+    assert {total for _, total in told} == {1000}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_figures_and_galleries(
+    data: ImageSet, cache: Path, results: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    found = results[0]
+    drawn = write_figures(found, tmp_path) + write_galleries(found, judged(data, honest(), cache), tmp_path)
+    assert {p.relative_to(tmp_path).as_posix() for p in drawn} == {
+        "figures/ladder-judge.png",
+        "figures/ladder-selfsup.png",
+        "figures/agreement.png",
+        "figures/anatomy.png",
+        "figures/shortcuts.png",
+        "figures/memorisation.png",
+        "contact-sheet.png",
+        "closest-pairs.png",
+        "anatomy-violations.png",
+    }
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert np.asarray(picture).std() > 5
+    again = {"sections": {"shortcuts": found["sections"]["shortcuts"]}, "data": found["data"]}
+    before = (tmp_path / "figures" / "shortcuts.png").read_bytes()
+    assert write_figures(again, tmp_path) == [tmp_path / "figures" / "shortcuts.png"]
+    assert (tmp_path / "figures" / "shortcuts.png").read_bytes() == before
+
+
+def test_the_ladder_shows_the_order_of_fid(results: tuple[dict[str, Any], Path]) -> None:
+    space = copy.deepcopy(results[0]["sections"]["fidelity"]["spaces"]["judge"])
+    for fid, place in ((1e6, -1), (1e-6, 0)):
+        space["generated"]["overall"]["figures"]["fid"] = {"value": fid, "low": None, "high": None, "note": "few"}
+        axis = draw_ladder("judge", space, 60).axes[0]
+        assert [label.get_text() for label in axis.get_yticklabels()][place] == "synthetic images"
+    space["generated"]["overall"]["figures"]["recall"] = dict.fromkeys(("value", "low", "high", "note"))
+    assert "too small to say" in [text.get_text() for text in draw_ladder("judge", space, 60).axes[1].texts]
+
+
+def test_a_landmark_that_differs_is_drawn_so(results: tuple[dict[str, Any], Path]) -> None:
+    anatomy = copy.deepcopy(results[0]["sections"]["anatomy"])
+    for row in anatomy["figures"]["all"]["landmarks"].values():
+        row["differs"] = False
+    anatomy["figures"]["all"]["landmarks"]["ctr"]["differs"] = True
+    names = [label.get_text() for label in draw_anatomy(anatomy).axes[0].get_yticklabels()]
+    assert [name for name in names if "differs" in name] == ["ctr (differs)"]
+
+
+def test_the_contact_sheet_holds_images_of_both_sides(data: ImageSet, cache: Path) -> None:
+    made = honest()
+    white = Generated("white", np.full_like(made.images, 255), made.labels)
+    sheet = contact_sheet(judged(data, white, cache))
+    tile = 32 * 4
+    assert sheet.shape == (6 * (tile + 3) - 3, 150 + 10 * (tile + 3) - 3)
+    assert (sheet[:tile, 150:] == 255).all()  # synthetic above real
+    assert sheet[tile + 3 : 2 * tile, 150:].std() > 20
+    bare = contact_sheet(judged(data, Generated("bare", made.images, None), cache))
+    assert len(bare) == 2 * (tile + 3) - 3
+
+
+# --- what images allow ------------------------------------------------------------------------------------------------
+
+
+def test_one_class_alone(data: ImageSet, cache: Path, tmp_path: Path, schema: Draft202012Validator) -> None:
+    made = honest()
+    one = Generated("one class", made.images, np.zeros(N, np.int64))
+    found = judged(data, one, cache).run(tmp_path, ["diversity", "agreement", "shortcuts"])
+    schema.validate(found)
+    assert set(found["left_out"]) == {"diversity", "shortcuts"}
+    assert any("BACTERIA has no synthetic image" in sentence for sentence in found["summary"])
+
+
+def test_nothing_can_be_measured_of_a_handful(data: ImageSet, cache: Path, tmp_path: Path) -> None:
+    few = Generated("few", honest().images[:4], None)
+    with pytest.raises(DataError, match=r"nothing can be measured: .*memorisation"):
+        judged(data, few, cache).run(tmp_path, ["memorisation"])
+    assert not any(tmp_path.iterdir())
+
+
+def test_images_without_labels_have_fidelity_and_memorisation(
+    data: ImageSet, cache: Path, tmp_path: Path, schema: Draft202012Validator
+) -> None:
     made = Generated("bare", honest().images, None)
-    found = judged(data, made, cache).run(tmp_path)
-    assert set(found["sections"]) == set(UNLABELLED)
+    found = judged(data, made, cache, spaces=["judge"]).run(tmp_path)
+    assert set(found["sections"]) == {"fidelity", "memorisation"}
+    schema.validate(found)
     with pytest.raises(InputError, match=r"agreement.*needs labels"):
         judged(data, made, cache).run(tmp_path, ["agreement"])
     with pytest.raises(InputError, match="must be among fidelity"):
@@ -140,6 +395,34 @@ def test_reading_images_without_labels_beside_a_note(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("made today")
     found = read_generated(str(tmp_path), CLASSES, SIDE)
     assert (found.labels, len(found.images)) == (None, 30)
+
+
+def test_pictures_that_say_nothing_are_counted_against_the_set(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 40), dtype=np.uint8)
+    for label in ("NORMAL", "VIRUS"):
+        folder = tmp_path / label
+        folder.mkdir()
+        Image.fromarray(np.full((40, 40), 7, np.uint8)).save(folder / "grey.png")
+        Image.fromarray(noise[0]).save(folder / "both.png")
+        for i in range(1, 30):
+            Image.fromarray(noise[i] // (1 if label == "VIRUS" else 2)).save(folder / f"{i}.png")
+    made = read_generated(str(tmp_path), ("NORMAL", "VIRUS"), 32)
+    assert len(made.images) == 58
+    assert len(made.unusable) == 4
+    assert "4 synthetic pictures were left out" in summary({}, unusable=len(made.unusable))[0]
+    (tmp_path / "VIRUS" / "cut.png").write_bytes((tmp_path / "VIRUS" / "1.png").read_bytes()[:200])
+    alone = read_generated(str(tmp_path / "VIRUS"), ("NORMAL", "VIRUS"), 32)
+    assert len(alone.images) == 31  # without labels a grey picture is scored as it is
+    assert [r.path for r in alone.unusable] == ["cut.png"]
+
+
+def test_reading_colour_and_unequal_sizes(tmp_path: Path) -> None:
+    for i, picture in enumerate(honest().images[:30]):
+        tall = Image.fromarray(picture).resize((40, 64 + i))
+        (tall.convert("RGB") if i % 2 else tall).save(tmp_path / f"{i:02}.png")
+    found = read_generated(str(tmp_path), CLASSES, SIDE)
+    assert found.images.shape == (30, SIDE, SIDE)
+    assert np.abs(found.images[1].astype(float) - honest().images[1]).mean() < 12
 
 
 def test_too_few_or_no_images(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from expressivegan.evaluation.agreement import agreement_report
 from expressivegan.evaluation.anatomy import anatomy_report, landmarks
 from expressivegan.evaluation.collapse import CollapseReport, collapse_report
-from expressivegan.evaluation.collect import Generated, from_model, read_generated
+from expressivegan.evaluation.collect import Generated, Model, from_model, open_for_evaluation, read_generated
+from expressivegan.evaluation.comparison import Comparison
 from expressivegan.evaluation.diversity import (
     distinct_images,
     diversity_report,
@@ -27,19 +28,22 @@ from expressivegan.evaluation.ladder import floor_draws, make_ladder, place_on_l
 from expressivegan.evaluation.manifolds import PRDC, prdc
 from expressivegan.evaluation.memorisation import memorisation_report
 from expressivegan.evaluation.neighbours import Neighbours
-from expressivegan.evaluation.run import SECTIONS, Evaluation
+from expressivegan.evaluation.run import SECTIONS, SUITES, Evaluation
 from expressivegan.evaluation.shortcuts import shortcut_report
 from expressivegan.evaluation.ssim import ms_ssim, ssim_diversity
 
 __all__ = [
     "PRDC",
     "SECTIONS",
+    "SUITES",
     "CollapseReport",
+    "Comparison",
     "Evaluation",
     "FeatureSpace",
     "Generated",
     "JudgeClassifier",
     "JudgeRecipe",
+    "Model",
     "Neighbours",
     "Reference",
     "SelfSupervisedFeatures",
@@ -63,6 +67,7 @@ __all__ = [
     "memorisation_report",
     "ms_ssim",
     "nearest_distances",
+    "open_for_evaluation",
     "pairwise_diversity",
     "place_on_ladder",
     "prdc",

@@ -1,8 +1,13 @@
 """What is to be judged: images of one of our models, or a folder of labelled images made by any tool."""
 
 import hashlib
+import io
+import mimetypes
+import time
 import warnings
-from collections.abc import Callable, Sequence
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +15,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from expressivegan.atomic import write_bytes
+from expressivegan.checkpoint import state_hash
 from expressivegan.data import load_images
 from expressivegan.data.decode import UnusableError, load_pixels
+from expressivegan.data.manifest import Rejected
 from expressivegan.data.store import open_store
 from expressivegan.errors import DataError, InputError
+from expressivegan.evaluation.plan import Progress
 from expressivegan.images import UInt8Array, to_uint8
+from expressivegan.models import GeneratorWithCAMGuidance
+from expressivegan.models.dcgan import DCGANGenerator
 from expressivegan.synthesis import generate, open_generator
 
 LEAST = 24
 """Images below which nothing can be said."""
+_BATCH, _SAVE_SECONDS = 64, 20.0
+
+Network = GeneratorWithCAMGuidance | DCGANGenerator
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +44,10 @@ class Generated:
     """uint8 (N, H, W)."""
     labels: npt.NDArray[np.int64] | None
     """(N,) indices into the data set's classes, or None."""
+    model: "Model | None" = None
+    """What made them, if it is one of ours."""
+    unusable: Sequence[Rejected] = ()
+    """Pictures that nothing can be said of: damaged, one grey everywhere, the same under two labels."""
 
     @cached_property
     def content_hash(self) -> str:
@@ -40,14 +58,48 @@ class Generated:
         return found.hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One of our generators, where it stands."""
+
+    path: Path
+    """The run or model directory, as the user named it."""
+    network: Network
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the weights: what provenance calls the model's hash."""
+        return state_hash(self.network)
+
+    @property
+    def home(self) -> Path:
+        """The run directory, or else the model directory: checkpoints replace the latter within a run."""
+        path = self.path.absolute()
+        return path.parent if path.name == "generator" and (path.parent / "settings.json").is_file() else path
+
+
+def open_for_evaluation(path: Path) -> Model:
+    """A model to be judged. Raises CheckpointError: there is none, or it is damaged."""
+    return Model(path, open_generator(path))
+
+
 def from_model(
-    path: Path,
+    model: Model | Path,
     classes: Sequence[str],
     num: int,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] = lambda done, total, words: None,
+    progress: Progress = lambda done, total, words: None,
+    keep: Path | None = None,
 ) -> Generated:
     """The first `num` images of a model, going round its classes.
+
+    Args:
+        model: opened, or where it stands.
+        classes: names of the data set; the model's must be among them.
+        num: how many.
+        seed: of the run of generation.
+        progress: told (done, total, "").
+        keep: an `.npz` file in which images are kept as they are made, so that an interrupted call goes on.
 
     Raises:
         CheckpointError: no model there.
@@ -55,22 +107,65 @@ def from_model(
     """
     if num < LEAST:
         raise InputError(f"num (={num}) must be at least {LEAST}; 2000 and more say something about memorisation too")
-    model = open_generator(path)
-    names = tuple(model.class_set.names)
-    if names and set(names) - set(classes):
-        raise InputError(
-            f"model (={str(path)!r}) makes {', '.join(names)}, and the data set holds {', '.join(classes)}; give the "
-            "data that it was trained on"
-        )
-    images = np.empty((num, model.resolution, model.resolution), np.uint8)
-    labels = np.zeros(num, np.int64)
-    for made in generate(model, range(num), seed=seed):
+    model = model if isinstance(model, Model) else open_for_evaluation(model)
+    names = check_classes(model, classes)
+    side = model.network.resolution
+    images = np.empty((num, side, side), np.uint8)
+    kept = _Kept(keep, f"{model.hash} {seed}") if keep is not None else None
+    start = kept.read(images) if kept is not None else 0
+    saved = time.monotonic()
+    for made in generate(model.network, range(start, num), seed=seed, batch=_BATCH):
         images[made.index] = to_uint8(made.image)[0, 0]
-        labels[made.index] = classes.index(names[made.label]) if names else 0
-        if made.index % 64 == 0:
-            progress(made.index, num, "")
+        done = made.index + 1
+        if done % _BATCH == 0:
+            progress(done, num, "")
+            if kept is not None and time.monotonic() - saved > _SAVE_SECONDS:
+                kept.write(images[:done])
+                saved = time.monotonic()
+    if kept is not None and start < num:
+        kept.write(images)
     progress(num, num, "")
-    return Generated(str(path), images, labels if names else None)
+    labels = np.array([classes.index(names[i % len(names)]) for i in range(num)], np.int64) if names else None
+    return Generated(str(model.path), images, labels, model)
+
+
+def check_classes(model: Model, classes: Sequence[str]) -> tuple[str, ...]:
+    """The model's classes. Raises InputError unless the data set has them."""
+    names = tuple(model.network.class_set.names)
+    if set(names) - set(classes):
+        raise InputError(
+            f"model (={str(model.path)!r}) makes {', '.join(names)}, and the data set holds {', '.join(classes)}; give "
+            "the data that it was trained on"
+        )
+    return names
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Images of a model on disk, as far as they are made."""
+
+    path: Path
+    key: str
+    """Model and seed; the first images of a longer run are those of a shorter one."""
+
+    def read(self, images: UInt8Array) -> int:
+        """Fills in what is there, whole batches of it, and says how many images that is."""
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                found = stored["images"]
+                if str(stored["key"]) != self.key or found.dtype != np.uint8 or found.shape[1:] != images.shape[1:]:
+                    return 0
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return 0
+        count = len(images) if len(found) >= len(images) else len(found) // _BATCH * _BATCH
+        images[:count] = found[:count]
+        return count
+
+    def write(self, images: UInt8Array) -> None:
+        self.path.parent.mkdir(exist_ok=True)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, images=images, key=np.array(self.key))
+        write_bytes(self.path, packed.getvalue())
 
 
 def read_generated(source: str, classes: Sequence[str], resolution: int) -> Generated:
@@ -100,20 +195,21 @@ def read_generated(source: str, classes: Sequence[str], resolution: int) -> Gene
             f"images (={source!r}) have the labels {', '.join(strange)}, and the data set has {', '.join(classes)}"
         )
     number = np.array([known[name.casefold()] for name in found.classes])
-    return _enough(Generated(source, np.asarray(found.images), number[found.labels]))
+    return _enough(Generated(source, np.asarray(found.images), number[found.labels], unusable=found.manifest.rejected))
 
 
 def _unlabelled(folder: Path, resolution: int) -> Generated:
     store = open_store(folder)
-    images = []
+    images, unusable = [], []
     for name in sorted(store.listing().files):
         try:
             images.append(load_pixels(store.read(name), resolution, "stretch"))
-        except UnusableError:
-            continue  # notes and tables may stand beside the images
+        except UnusableError as error:
+            if (mimetypes.guess_type(name)[0] or "").startswith("image/"):  # notes and tables may stand beside them
+                unusable.append(Rejected(name, str(error)))
     if not images:
         raise DataError(f"images (={str(folder)!r}) holds no image; give the folder that holds them")
-    return Generated(str(folder), np.stack(images), None)
+    return Generated(str(folder), np.stack(images), None, unusable=unusable)
 
 
 def _enough(made: Generated) -> Generated:

@@ -62,9 +62,9 @@ def make_ladder(
         seed: of noise and fillings.
 
     Returns:
-        Name → images and labels: blur 0.5, 1 and 1.5; noise 5 and 15; 100, 20, 5 and 1 per class, repeated; the last
-        class missing (where there are several); flipped; shifted by an eighth to the right; training images, copied
-        (but for one grey level of noise).
+        Name → images and labels: blur 0.5, 1 and 1.5; noise 5 and 15; 100, 20, 5 and 1 per class, repeated (those of
+        which some class has more); the last class missing (where there are several); flipped; shifted by an eighth to
+        the right; training images, copied (but for one grey level of noise).
 
     Raises:
         InputError: images or labels of other shapes or types.
@@ -87,6 +87,8 @@ def make_ladder(
     rungs = {f"blur {sigma:g}": each(blur(sigma)) for sigma in BLURS}
     rungs |= {f"noise {sigma}": each(noise(sigma)) for sigma in NOISES}
     for count in REPEATED:
+        if count >= np.bincount(own).max():
+            continue  # it would be the images themselves, and say that repetition costs nothing
         index = _repeat(own, count)
         rungs[f"{count} per class, repeated"] = pixels[index], own[index]
     last = len(classes) - 1

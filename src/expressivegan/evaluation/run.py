@@ -1,331 +1,175 @@
 """All evidence about a set of synthetic images, in one dictionary that can be written as results.json.
 
 G and its teacher learnt from the training patients, the networks that judge from the judge group, and the images are
-held against the reference group; test patients are not touched. Every section is kept as soon as it is done, so that an
-interrupted evaluation goes on.
+held against the reference group; against test patients only if asked, and that is logged. Every section is kept as
+soon as it is done, so that an interrupted evaluation goes on.
 """
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from expressivegan.atomic import write_text
-from expressivegan.data import ImageSet
-from expressivegan.data.cache import cache_root
+from expressivegan.data.manifest import GROUPS
 from expressivegan.errors import DataError, InputError
-from expressivegan.evaluation.agreement import agreement_report
-from expressivegan.evaluation.anatomy import anatomy_report
-from expressivegan.evaluation.collect import Generated
-from expressivegan.evaluation.diversity import diversity_report
-from expressivegan.evaluation.draws import draw_mix
-from expressivegan.evaluation.features import (
-    FeatureSpace,
-    JudgeClassifier,
-    JudgeRecipe,
-    SelfSupervisedRecipe,
-    cached_features,
-    open_space,
-)
-from expressivegan.evaluation.fidelity import Reference
-from expressivegan.evaluation.ladder import floor_draws, make_ladder, place_on_ladder
-from expressivegan.evaluation.memorisation import memorisation_report
-from expressivegan.evaluation.shortcuts import shortcut_report
-from expressivegan.evaluation.ssim import ssim_diversity
+from expressivegan.evaluation.plan import Plan, Progress
+from expressivegan.evaluation.results import FORMAT, SCHEMA, VERSION, main_figures, summary
+from expressivegan.evaluation.sections import SECTIONS, SUITES, Subject
+from expressivegan.evaluation.testlog import NAME, append_log, check_log
+from expressivegan.intervals import plain
 
-FORMAT = "expressivegan-evaluation"
-VERSION = 1
-SECTIONS = ("fidelity", "diversity", "agreement", "anatomy", "shortcuts", "memorisation")
-"""What can be evaluated. Without labels only fidelity and memorisation can."""
-UNLABELLED = ("fidelity", "memorisation")
-_BETTER_HIGH = ("precision", "recall", "density", "coverage")
-_FLOOR_DRAWS = 3
+__all__ = ["SECTIONS", "SUITES", "Evaluation"]
 
-Progress = Callable[[int, int, str], None]
-Ints = npt.NDArray[np.int64]
+_FITTED = ("judge", "selfsup")
 
 
 @dataclass
-class Evaluation:
-    """One set of synthetic images beside one set of real ones."""
+class Evaluation(Subject):
+    """One set of synthetic images beside one set of real ones, and all that is measured of them."""
 
-    data: ImageSet
-    made: Generated
-    spaces: Sequence[str] = ("judge", "selfsup")
-    """Names of feature spaces, see `open_space`."""
-    seed: int = 0
-    k: int = 5
-    cache: Path | None = None
-    """Folder of fitted networks and computed features; default: within the data cache."""
-    judge_recipe: JudgeRecipe | None = None
-    selfsup_recipe: SelfSupervisedRecipe | None = None
     progress: Progress = lambda done, total, words: None
-    _fitted: dict[str, FeatureSpace] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        side = self.data.resolution
-        if self.made.images.shape[1:] != (side, side):
-            raise InputError(f"images are {self.made.images.shape[1:]}, and the data were loaded at {side} px")
-        groups = {name: set(self.data.patients[self.data.indices(name)]) for name in ("train", "judge", "reference")}
-        for name, patients in groups.items():
-            if not patients:
-                raise DataError(f"the group {name} has no patient; deal the data anew: expressivegan data prepare")
-        if groups["train"] & groups["reference"] or groups["judge"] & groups["reference"]:
-            raise DataError("patients of the reference group stand in another group too: no figure would mean anything")
-
-    # --- what the sections share --------------------------------------------------------------------------------------
-
-    def pixels(self, group: str) -> npt.NDArray[np.uint8]:
-        """uint8 (n, H, W) of a group."""
-        return np.asarray(self.data.images[self.data.indices(group)])
-
-    def labels(self, group: str) -> Ints:
-        """(n,) of a group."""
-        return self.data.labels[self.data.indices(group)]
-
-    def patients(self, group: str) -> npt.NDArray[np.str_]:
-        """(n,) of a group."""
-        return np.asarray(self.data.patients[self.data.indices(group)])
-
-    def space(self, name: str) -> FeatureSpace:
-        """A feature space, fitted on the judge group on first use."""
-        if name not in self._fitted:
-            folder = self.cache or cache_root() / "features"
-            images, labels = self.pixels("judge"), self.labels("judge")
-
-            def fitting(done: int, total: int) -> None:
-                self.progress(done, total, f"fitting {name}")
-
-            self._fitted[name] = open_space(
-                name,
-                images=images,
-                labels=labels,
-                classes=self.data.classes,
-                cache=folder,
-                seed=self.seed,
-                progress=fitting,
-                judge_recipe=self.judge_recipe,
-                selfsup_recipe=self.selfsup_recipe,
-            )
-        return self._fitted[name]
-
-    def features(self, name: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """float32 (n, d), computed once for the same images."""
-        return cached_features(self.space(name), images, self.cache or cache_root() / "features")
-
-    def mix(self) -> tuple[Ints, Ints, list[int]]:
-        """Rows of the reference group and of the synthetic set, at equal number and class mix, and the class counts."""
-        reference = self.labels("reference")
-        if self.made.labels is None:
-            n = min(len(reference), len(self.made.images), len(self.labels("train")))
-            counts = np.floor(np.bincount(reference) * (n / len(reference))).astype(int).tolist()
-            rows = draw_mix(reference, counts, self.seed, "reference")
-            drawn = np.random.default_rng(self.seed).permutation(len(self.made.images))[: len(rows)]
-            return rows, drawn.astype(np.int64), counts
-        classes = len(self.data.classes)
-        full = np.bincount(reference, minlength=classes)
-        pools = (np.bincount(p, minlength=classes) for p in (self.made.labels, self.labels("train")))
-        shares = [float((pool[pool > 0] / np.maximum(full[pool > 0], 1)).min()) for pool in pools]
-        share = min(1.0, *shares)
-        present = np.bincount(self.made.labels, minlength=classes) > 0
-        counts = [int(c * share + 1e-9) if p else 0 for c, p in zip(full, present, strict=True)]
-        return (
-            draw_mix(reference, counts, self.seed, "reference"),
-            draw_mix(self.made.labels, counts, self.seed, "generated"),
-            counts,
-        )
-
-    # --- sections -----------------------------------------------------------------------------------------------------
-
-    def fidelity(self) -> dict[str, Any]:
-        """FID, KID, precision, recall, density, coverage in every space, beside floor and ladder at equal n and mix."""
-        ours, theirs, counts = self.mix()
-        reference, train = self.pixels("reference")[ours], self.pixels("train")
-        train_labels = self.labels("train")
-        draws = list(floor_draws(train_labels, counts, _FLOOR_DRAWS, self.seed))
-        rest = np.setdiff1d(np.arange(len(train)), draws[0])
-        extra = {"extra_images": train[rest], "extra_labels": train_labels[rest]} if len(rest) else {}
-        rungs = make_ladder(train[draws[0]], train_labels[draws[0]], self.data.classes, **extra, seed=self.seed)  # type: ignore[arg-type]
-        labels = None if self.made.labels is None else self.made.labels[theirs]
-        found: dict[str, Any] = {
-            "n": len(ours),
-            "counts": dict(zip(self.data.classes, counts, strict=True)),
-            "spaces": {},
-        }
-        steps, done = len(self.spaces) * (1 + len(draws) + len(rungs)), 0
-
-        def step(name: str) -> None:
-            nonlocal done
-            self.progress(done, steps, f"fidelity: {name}")
-            done += 1
-
-        for name in self.spaces:
-            real = Reference(
-                self.features(name, reference),
-                self.patients("reference")[ours],
-                self.labels("reference")[ours],
-                self.data.classes,
-                k=self.k,
-                seed=self.seed,
-            )
-            step(name)
-            made = real.report(self.features(name, self.made.images[theirs]), labels)
-            floor = []
-            for draw in draws:
-                step(f"{name}, floor")
-                floor.append(_values(real.report(self.features(name, train[draw]))))
-            best = {figure: float(np.mean([f[figure] for f in floor])) for figure in floor[0]}
-            ladder = {}
-            for rung, (images, _) in rungs.items():
-                step(f"{name}, {rung}")
-                ladder[rung] = _values(real.report(self.features(name, images)))
-            own = _values(made)
-            known = {"real, other patients": best, **ladder}
-            place = {
-                figure: place_on_ladder(
-                    value,
-                    {rung: values[figure] for rung, values in known.items()},
-                    higher_is_better=figure in _BETTER_HIGH,
-                )
-                for figure, value in own.items()
-            }
-            found["spaces"][name] = {
-                "identity": self.space(name).identity,
-                "generated": made,
-                "floor": best,
-                "ladder": ladder,
-                "place": place,
-                "over_floor": {f: own[f] / best[f] if best[f] > 0 else None for f in own},
-            }
-        return found
-
-    def diversity(self) -> dict[str, Any]:
-        """Distances, near-twins and MS-SSIM within each class, beside those of real images."""
-        assert self.made.labels is not None
-        real, labels, patients = self.pixels("reference"), self.labels("reference"), self.patients("reference")
-        found: dict[str, Any] = {"spaces": {}}
-        for done, name in enumerate(self.spaces):
-            self.progress(done, len(self.spaces) + 1, f"diversity: {name}")
-            ours, theirs = self.features(name, real), self.features(name, self.made.images)
-            arguments = (ours, theirs, labels, self.made.labels, self.data.classes)
-            found["spaces"][name] = diversity_report(*arguments, patients=patients, seed=self.seed)
-        self.progress(len(self.spaces), len(self.spaces) + 1, "diversity: MS-SSIM")
-        classes = self.data.classes
-        found["ms_ssim"] = {
-            "real": ssim_diversity(real, labels, classes, patients=patients, seed=self.seed),
-            "generated": ssim_diversity(self.made.images, self.made.labels, classes, seed=self.seed),
-        }
-        return found
-
-    def agreement(self) -> dict[str, Any]:
-        """Whether an independent classifier sees the label that was asked for, beside its accuracy on real images."""
-        assert self.made.labels is not None
-        judge = self.space("judge")
-        assert isinstance(judge, JudgeClassifier)
-        real, made = self.pixels("reference"), self.made.images
-        report = agreement_report(
-            judge.classify(self.features("judge", real)).astype(np.float64),
-            self.labels("reference"),
-            self.patients("reference"),
-            judge.classify(self.features("judge", made)).astype(np.float64),
-            self.made.labels,
-            self.data.classes,
-            seed=self.seed,
-        )
-        return report.as_json()
-
-    def anatomy(self) -> dict[str, Any]:
-        """Landmarks of synthetic against real chests."""
-        assert self.made.labels is not None
-        report = anatomy_report(
-            self.pixels("reference"),
-            self.made.images,
-            real_labels=self.labels("reference"),
-            fake_labels=self.made.labels,
-            classes=self.data.classes,
-            real_patients=self.patients("reference"),
-            seed=self.seed,
-        )
-        return report.as_json()
-
-    def shortcuts(self) -> dict[str, Any]:
-        """Whether frame and geometry tell the label more than they do in real images."""
-        assert self.made.labels is not None
-        report = shortcut_report(
-            self.pixels("reference"),
-            self.labels("reference"),
-            self.patients("reference"),
-            self.made.images,
-            self.made.labels,
-            self.data.classes,
-            seed=self.seed,
-        )
-        return report.as_json()
-
-    def memorisation(self) -> dict[str, Any]:
-        """Whether training patients are nearer to the synthetic images than other patients of the same source are."""
-        held = np.sort(np.concatenate([self.data.indices("judge"), self.data.indices("reference")]))
-        report = memorisation_report(
-            self.made.images,
-            self.pixels("train"),
-            np.asarray(self.data.images[held]),
-            training_patients=self.patients("train").tolist(),
-            heldout_patients=np.asarray(self.data.patients[held]).tolist(),
-            labels=(self.labels("train"), self.data.labels[held]),
-            seed=self.seed,
-            progress=lambda done, of, what: self.progress(done, of, f"memorisation: {what}"),
-        )
-        return report.to_dict()
-
-    # --- all of it ----------------------------------------------------------------------------------------------------
-
-    def key(self) -> str:
-        """What the results depend on."""
-        parts = [VERSION, version("expressivegan"), self.data.data_hash, self.data.resolution, self.data.fit]
-        parts += [self.made.content_hash, *self.spaces, self.seed, self.k]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    """Told (done, total, doing what), of all sections together."""
 
     def run(self, out: Path, sections: Sequence[str] | None = None) -> dict[str, Any]:
         """Evaluates, keeping each section in `out/parts` so that a second run goes on.
 
+        An evaluation on the test group is appended to `test-evaluations.jsonl` beside the model, or beside `out` where
+        no model of ours made the images.
+
         Args:
             out: an existing folder.
-            sections: of `SECTIONS`; default all that the images allow.
+            sections: of `SECTIONS`; default all of the standard suite that the images allow.
+
+        Returns:
+            What results.schema.json describes.
 
         Raises:
-            InputError: an unknown section, or one that needs labels which the images lack.
+            InputError: an unknown section or feature space, a section that needs labels or networks which are
+                not there, or test evaluations that could not be logged.
+            DataError: no section can be measured.
         """
-        able = SECTIONS if self.made.labels is not None else UNLABELLED
-        chosen = list(able if sections is None else sections)
-        for name in chosen:
-            if name not in SECTIONS:
-                raise InputError(f"sections (={name!r}) must be among {', '.join(SECTIONS)}")
-            if name not in able:
-                raise InputError(f"sections (={name!r}) needs labels, and the images have none; leave it out")
+        chosen = self._chosen(sections)
+        log = None if self.group != "test" else self._log(out)
+        if log is not None:
+            check_log(log)
+        spaces = list(dict.fromkeys(s for name in chosen for s in SECTIONS[name].spaces(self)))
+        costs = {f"fitting {s}": self._fitting_cost(s) for s in spaces}
+        plan = Plan(costs | {name: SECTIONS[name].cost(self) for name in chosen}, self.progress)
+        self._open(spaces, plan)
         found: dict[str, Any] = {}
         left_out: dict[str, str] = {}
         for name in chosen:
-            part = self._kept(out, name)
-            if part is None:
-                try:
-                    part = _plain(getattr(self, name)())
-                except (InputError, DataError) as error:  # too few images for one section are enough for another
-                    left_out[name] = str(error)
-                    continue
-                (out / "parts").mkdir(exist_ok=True)
-                write_text(out / "parts" / f"{name}.json", json.dumps({"key": self.key(), "found": part}) + "\n")
+            try:
+                key = self.key(name)
+                part = _kept(out, name, key)
+                if part is None:
+                    progress = plan.step(name)
+                    progress(0, 1, "")
+                    part = plain(SECTIONS[name].measure(self, progress))
+                    _keep(out, name, key, part)
+                    plan.done(name)
+                else:
+                    plan.skip(name)
+            except (InputError, DataError) as error:  # too few images for one section are enough for another
+                left_out[name] = str(error)
+                plan.skip(name)
+                continue
             found[name] = part
         if not found:
-            raise InputError("; ".join(f"{name}: {why}" for name, why in left_out.items()))
-        labels = self.made.labels
+            raise DataError("nothing can be measured: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()))
+        logged = None if log is None else self._write_down(log, found)
+        return self._results(found, left_out, logged)
+
+    def key(self, section: str) -> str | None:
+        """What a section's figures depend on; None where that cannot be known, as of a user's own Python module."""
+        identities = {space: self.space(space).identity for space in SECTIONS[section].spaces(self)}
+        if None in identities.values():
+            return None
+        parts = [VERSION, version("expressivegan"), section, self.group, self.seed, self.k, identities]
+        parts += [self.data.data_hash, self.data.resolution, self.data.fit, self.made.content_hash]
+        if SECTIONS[section].needs_networks and self.networks is not None:
+            parts.append(self.networks.hash)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _chosen(self, sections: Sequence[str] | None) -> list[str]:
+        lacks = {
+            name: "labels, and the images have none"
+            if section.needs_labels and self.made.labels is None
+            else "networks, and only images are given"
+            if section.needs_networks and self.networks is None
+            else ""
+            for name, section in SECTIONS.items()
+        }
+        if sections is None:
+            return [name for name in SUITES["standard"] if not lacks[name]]
+        for name in sections:
+            if name not in SECTIONS:
+                raise InputError(f"sections (={name!r}) must be among {', '.join(SECTIONS)}")
+            if lacks[name]:
+                raise InputError(f"sections (={name!r}) needs {lacks[name]}; leave it out")
+        return [name for name in SECTIONS if name in sections]
+
+    def _fitting_cost(self, space: str) -> float:
+        """Half a second an image, roughly, with the recipes that are shipped."""
+        return len(self.labels("judge")) / 2 if space in _FITTED else 1.0
+
+    def _open(self, spaces: Sequence[str], plan: Plan) -> None:
+        """Opens all feature spaces; whatever is wrong with one that was asked for is said before any is measured."""
+        for name in spaces:
+            fitted = False
+            told = plan.step(f"fitting {name}")
+
+            def fitting(done: int, total: int, words: str, told: Progress = told) -> None:
+                nonlocal fitted
+                fitted = True
+                told(done, total, words)
+
+            try:
+                self.space(name, fitting)
+            except (InputError, DataError):
+                if name in self.spaces:
+                    raise  # else a section's own, which will be left out with the reason
+            (plan.done if fitted else plan.skip)(f"fitting {name}")
+
+    # --- test evaluations ---------------------------------------------------------------------------------------------
+
+    def _log(self, out: Path) -> Path:
+        return (out.absolute().parent if self.made.model is None else self.made.model.home) / NAME
+
+    def _write_down(self, log: Path, found: dict[str, Any]) -> dict[str, Any]:
+        model = self.made.model
+        entry = {
+            "hash": self.made.content_hash if model is None else model.hash,
+            "kind": "images" if model is None else "model",
+            "source": self.made.source,
+            "package_version": version("expressivegan"),
+            "data_hash": self.data.data_hash,
+            "resolution": self.data.resolution,
+            "images": len(self.made.images),
+            "test": self._count("test"),
+            "seed": self.seed,
+            "figures": main_figures(found),
+        }
+        return {"file": str(log), "times": append_log(log, entry)}
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def _count(self, group: str) -> dict[str, int]:
+        return {"images": len(self.labels(group)), "patients": len(set(self.patients(group)))}
+
+    def _results(
+        self, found: dict[str, Any], left_out: dict[str, str], logged: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        labels, model = self.made.labels, self.made.model
+        counts = None if labels is None else np.bincount(labels, minlength=len(self.data.classes)).tolist()
         return {
+            "$schema": SCHEMA,
             "format": FORMAT,
             "version": VERSION,
             "package_version": version("expressivegan"),
@@ -334,76 +178,37 @@ class Evaluation:
                 "resolution": self.data.resolution,
                 "fit": self.data.fit,
                 "classes": list(self.data.classes),
-                "groups": {
-                    g: {"images": len(self.data.indices(g)), "patients": len(set(self.patients(g)))}
-                    for g in ("train", "judge", "reference")
-                },
+                "held_against": self.group,
+                "groups": {group: self._count(group) for group in GROUPS},
             },
             "generated": {
                 "source": self.made.source,
                 "hash": self.made.content_hash,
+                "model_hash": None if model is None else model.hash,
                 "images": len(self.made.images),
-                "by_class": None
-                if labels is None
-                else {c: int((labels == k).sum()) for k, c in enumerate(self.data.classes)},
+                "unusable": {
+                    "images": len(self.made.unusable),
+                    "examples": [f"{r.path}: {r.reason}" for r in self.made.unusable[:5]],
+                },
+                "by_class": None if counts is None else dict(zip(self.data.classes, counts, strict=True)),
             },
             "settings": {"seed": self.seed, "k": self.k, "spaces": list(self.spaces)},
+            "test_log": logged,
             "sections": found,
             "left_out": left_out,
-            "summary": summary(found),
+            "summary": summary(found, None if logged is None else logged["times"], len(self.made.unusable)),
         }
 
-    def _kept(self, out: Path, name: str) -> dict[str, Any] | None:
-        try:
-            stored = json.loads((out / "parts" / f"{name}.json").read_text("utf-8"))
-            return dict(stored["found"]) if stored["key"] == self.key() else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+
+def _kept(out: Path, name: str, key: str | None) -> dict[str, Any] | None:
+    """A section of an earlier run of the same evaluation; None where there is none that is whole."""
+    try:
+        stored = json.loads((out / "parts" / f"{name}.json").read_text("utf-8"))
+        return dict(stored["found"]) if key is not None and stored["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def summary(found: Mapping[str, Any]) -> list[str]:
-    """What the sections say, in plain words, the faults first."""
-    good: list[str] = []
-    bad: list[str] = []
-    for name, space in found.get("fidelity", {}).get("spaces", {}).items():
-        over, place = space["over_floor"], space["place"]
-        said = f"In the features of {name}, FID is {over['fid']:.1f} times the floor, {place['fid']}"
-        said += f"; recall is {place['recall']}."
-        (bad if over["fid"] > 3 or (over["recall"] or 0) < 0.6 else good).append(said)
-    for name, space in found.get("diversity", {}).get("spaces", {}).items():
-        for label, row in space.items():
-            if row["diversity_ratio"] < 0.85 or row["duplicate_rate"] > row["duplicate_rate_real"] + 0.05:
-                bad.append(
-                    f"{label} repeats itself in the features of {name}: diversity {row['diversity_ratio']:.2f} of "
-                    f"real, {row['duplicate_rate']:.0%} near-twins ({row['duplicate_rate_real']:.0%} among real ones)."
-                )
-    for section in ("agreement", "anatomy", "shortcuts"):
-        bad += list(found.get(section, {}).get("warnings", ()))
-        if section in found and not found[section].get("warnings"):
-            good.append(f"Nothing stands out in {section}.")
-    if "memorisation" in found:
-        (bad if found["memorisation"]["flagged"] else good).append(found["memorisation"]["verdict"])
-    return bad + good
-
-
-def _values(report: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(entry["value"]) if entry["value"] is not None else math.nan
-        for name, entry in report["overall"]["figures"].items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, strings, lists and dicts that JSON knows; NaN becomes null."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (bool, str)) or value is None:
-        return value
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    number = float(value)
-    return number if math.isfinite(number) else None
+def _keep(out: Path, name: str, key: str | None, part: dict[str, Any]) -> None:
+    (out / "parts").mkdir(exist_ok=True)
+    write_text(out / "parts" / f"{name}.json", json.dumps({"key": key, "found": part}) + "\n")

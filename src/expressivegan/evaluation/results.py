@@ -1,0 +1,88 @@
+"""Results in plain words, and the few figures that stand for all of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from expressivegan.evaluation.testlog import ordinal
+
+FORMAT = "expressivegan-evaluation"
+VERSION = 3
+"""Rises with every change of the fields, and with it results.schema.json."""
+SCHEMA = f"urn:expressivegan:evaluation:{VERSION}"
+
+_FAR_FROM_FLOOR = 3.0  # times
+_LOW_RECALL = 0.6  # of the floor
+_LOW_DIVERSITY = 0.85  # of real
+_MORE_TWINS = 0.05  # share
+
+
+def summary(sections: Mapping[str, Any], times: int | None = None, unusable: int = 0) -> list[str]:
+    """What the sections say, in plain words, the faults first.
+
+    Args:
+        sections: as in the results.
+        times: how often the same model has been held against test patients; None where it was not.
+        unusable: pictures that were left out.
+    """
+    good: list[str] = []
+    bad: list[str] = []
+    if unusable:
+        bad.append(
+            f"{unusable} synthetic pictures were left out, because they are damaged, one grey everywhere, or the same "
+            "under two labels: every figure flatters what made them."
+        )
+    for name, space in sections.get("fidelity", {}).get("spaces", {}).items():
+        over, place = space["over_floor"], space["place"]
+        ratio = "has a floor of 0" if over["fid"] is None else f"is {over['fid']:.1f} times the floor"
+        said = f"In the features of {name}, FID {ratio}, {place['fid']}; recall is {place['recall']}."
+        faulty = over["fid"] is None or over["fid"] > _FAR_FROM_FLOOR or (over["recall"] or 0) < _LOW_RECALL
+        (bad if faulty else good).append(said)
+    for name, space in sections.get("diversity", {}).get("spaces", {}).items():
+        for label, row in space.items():
+            twins = row["duplicate_rate"] > row["duplicate_rate_real"] + _MORE_TWINS
+            if row["diversity_ratio"] < _LOW_DIVERSITY or twins:
+                bad.append(
+                    f"{label} repeats itself in the features of {name}: diversity {row['diversity_ratio']:.2f} of "
+                    f"real, {row['duplicate_rate']:.0%} near-twins ({row['duplicate_rate_real']:.0%} among real ones)."
+                )
+    for section in ("agreement", "anatomy", "shortcuts", "faithfulness"):
+        warnings = [_sentence(w) for w in sections.get(section, {}).get("warnings", ())]
+        bad += warnings
+        if section in sections and not warnings:
+            good.append(f"Nothing stands out in {section}.")
+    if "memorisation" in sections:
+        found = sections["memorisation"]
+        (bad if found["flagged"] else good).append(found["verdict"])
+    return ([] if times is None else [_looks(times)]) + bad + good
+
+
+def _looks(times: int) -> str:
+    if times == 1:
+        return "Held against the test patients for the 1st time; further looks make the figures optimistic."
+    return (
+        f"Held against the test patients for the {ordinal(times)} time: figures of a model, or of settings, that was "
+        "chosen by looking are optimistic."
+    )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}" + ("" if words[-1:] in ".?!" else ".")
+
+
+def main_figures(sections: Mapping[str, Any]) -> dict[str, float | bool | None]:
+    """The figures that go into the log of test evaluations, by name."""
+    figures: dict[str, float | bool | None] = {}
+    for name, space in sections.get("fidelity", {}).get("spaces", {}).items():
+        for figure in ("fid", "kid", "recall", "coverage"):
+            figures[f"{figure} ({name})"] = space["generated"]["overall"]["figures"][figure]["value"]
+        figures[f"fid over floor ({name})"] = space["over_floor"]["fid"]
+    if "agreement" in sections:
+        whole = sections["agreement"]["figures"]["all"]
+        figures["agreement"] = whole["accuracy_fake"]["value"]
+        figures["agreement of real images"] = whole["accuracy_real"]["value"]
+    if "memorisation" in sections:
+        figures["memorisation flagged"] = sections["memorisation"]["flagged"]
+        figures["memorisation p"] = sections["memorisation"]["p_value"]
+    for name, row in sections.get("faithfulness", {}).get("removal", {}).get("maps", {}).items():
+        figures[f"ROAD ({name})"] = row["figures"]["road_combined"]["map"]["value"]
+    return figures
