@@ -5,6 +5,7 @@
 # PYTHON=python3.12      another interpreter, 3.10 or newer (make clean first)
 # CONSTRAINTS=           without the pinned versions
 # OUT=… MINUTES=…        of the demo       ARGS=…          more arguments of pytest
+# JOBS=1                 tests in one process; the default is one a core
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +13,7 @@ CONSTRAINTS ?= $(wildcard constraints.txt)
 MINUTES ?= 4
 OUT ?=
 ARGS ?=
+JOBS ?= auto
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -28,12 +30,14 @@ demo: env
 	fi; \
 	$(BIN)/expressivegan demo --out "$$out" --minutes $(MINUTES)
 
-# src holds doctests
+# src holds doctests. A file stays in one process, for its fixtures; torch's threads would get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile src tests
+
 test: env-dev
-	$(BIN)/python -m pytest src tests -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: env-dev
-	$(BIN)/python -m pytest src tests $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: env-dev
 	$(BIN)/ruff check .
