@@ -40,6 +40,7 @@ from expressivegan.evaluation import (
     from_model,
     make_ladder,
     memorisation_report,
+    open_for_evaluation,
     place_on_ladder,
     prdc,
     read_generated,
@@ -48,6 +49,7 @@ from expressivegan.evaluation.cases import Figures, Yardstick, exposing, familie
 from expressivegan.evaluation.paired import ratio_interval
 from expressivegan.intervals import Interval, plain
 from expressivegan.synthesis import open_generator
+from expressivegan.synthesis.origin import check_data
 
 RESOLUTION = 64
 SPACES = ("judge", "selfsup")
@@ -66,7 +68,9 @@ Set = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 def collect(path: Path, data: ImageSet, num: int, step: Step) -> Generated:
     """Images of a run, a model directory, or a folder of labelled images."""
     if any((path / name).exists() for name in ("generator", "settings.json", "model.safetensors")):
-        return from_model(path, data.classes, num, progress=step)
+        model = open_for_evaluation(path)
+        check_data(model.origin, data)
+        return from_model(model, data.classes, num, progress=step)
     made = read_generated(str(path), data.classes, data.resolution)
     if made.labels is None:
         raise InputError(f"--run (={path}) holds images without labels; give class folders or a labels.csv")
@@ -145,7 +149,7 @@ class Bench:
         return dict(evaluation.run(folder, ["memorisation"])["sections"]["memorisation"])
 
     def honest(self) -> bool:
-        """Whether memorisation flags images of the reference patients, whom nobody has copied."""
+        """Whether memorisation suspects images of the reference patients, whom nobody has copied."""
         train, judge = self.data.indices("train"), self.data.indices("judge")
         return memorisation_report(
             self.judging.made.images,
@@ -153,8 +157,10 @@ class Bench:
             training_patients=self.data.patients[train],
             heldout_patients=self.data.patients[judge],
             labels=(self.data.labels[train], self.data.labels[judge]),
+            generated_labels=self.judging.made.labels,
+            classes=self.data.classes,
             seed=self.seed,
-        ).flagged
+        ).suspect
 
     def ratios(self, ours: Set, theirs: Set) -> dict[str, Interval]:
         """Ours over theirs, paired over the reference patients."""
@@ -199,7 +205,7 @@ def compare(data: ImageSet, runs: Mapping[str, Path], out: Path, num: int, seed:
         # nothing else exposes, are asked.
         copied = Generated(COPIES, *all_of.rungs[COPIES])
         reports = {name: all_of.memorisation(name, case, step) for name, case in {**made, COPIES: copied}.items()}
-        flags = {name: report["flagged"] for name, report in reports.items()} | {REAL: all_of.honest()}
+        flags = {name: report["suspect"] for name, report in reports.items()} | {REAL: all_of.honest()}
         for name, flagged in flags.items():
             figures[name]["copies"] = Interval(float(flagged), np.nan, np.nan)
         step(0, 1, "ratios")
@@ -307,7 +313,8 @@ def main(argv: list[str] | None = None, **recipes: Any) -> int:
         data = load_images(options.data, RESOLUTION)
         budget = Budget(options.minutes, options.kimg)
         trained = {
-            name: ensure_run(name, options.data, options.out, budget, options.teacher, options.seed) for name in missing
+            name: ensure_run(name, options.data, data.data_hash, options.out, budget, options.teacher, options.seed)
+            for name in missing
         }
         runs = {name: (trained | runs)[name] for name in dict.fromkeys([*chosen, *runs])}
         options.out.mkdir(parents=True, exist_ok=True)

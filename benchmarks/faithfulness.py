@@ -81,7 +81,7 @@ def main() -> int:
         if arguments.phantom is not None:
             results["phantoms"] = on_phantoms(arguments.phantom, side, arguments)
             show(results["phantoms"])
-        data = load_images(arguments.data, side)
+        data = load_images(arguments.data, side, fit=model.origin.fit)
         judge = judge_of(data)
         with progress_bar("faithfulness") as bar:
             results["run"] = faithfulness_section(

@@ -41,6 +41,7 @@ from expressivegan.intervals import Interval, mean_interval, plain, share_interv
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.synthesis import ZONES, open_generator, steering_map
 from expressivegan.synthesis.generate import latent
+from expressivegan.synthesis.origin import origin_of
 
 NAMES = tuple(ZONES)
 SHIFT = 4  # pixels between the places at which the judge's coarse maps are taken
@@ -61,14 +62,16 @@ def judge_maps(judge: JudgeClassifier, pixels: Array, label: int, reference: int
     x = mask_border(resize(from_uint8(pixels)[:, None], judge.recipe.resolution), network.encode.border)
     side = x.shape[-1]
     total, count = torch.zeros(len(x), side, side), 0
-    reach = side // 8
-    for dy in range(-reach, reach, shift):
-        for dx in range(-reach, reach, shift):
+    # Evenly to both sides, and no farther than the masked border is wide: what comes round the edge is grey.
+    reach = round(side * network.encode.border) // shift * shift
+    shifts = range(-reach, reach + 1, shift)
+    for dy in shifts:
+        for dx in shifts:
             f = body.relu(body.bn1(body.conv1(x.roll((dy, dx), (2, 3)))))
             f = body.layer4(body.layer3(body.layer2(body.layer1(f))))
             cam = (f * weight).sum(1, keepdim=True)
             fine = torch.nn.functional.interpolate(cam, side, mode="bilinear", align_corners=False)[:, 0]
-            total += fine.roll((-dy, -dx), (1, 2))  # the masked border is wide enough for what comes round the edge
+            total += fine.roll((-dy, -dx), (1, 2))
             count += 1
     return total / count
 
@@ -172,7 +175,10 @@ def main() -> int:
             raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
         if model is None and not arguments.data.startswith("phantom"):
             raise InputError("--model is missing; without one only a phantom's ceiling can be measured")
-        data = load_images(arguments.data, 64 if model is None else model.resolution)
+        if model is None:
+            data = load_images(arguments.data, 64)
+        else:
+            data = load_images(arguments.data, model.resolution, fit=origin_of(arguments.model).fit)
         judged = data.indices("judge")
         judge = JudgeClassifier.fit(
             np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"

@@ -29,7 +29,7 @@ from expressivegan.evaluation.faithfulness.localisation import iou_at_area, poin
 from expressivegan.evaluation.faithfulness.lungs import lung_masks
 from expressivegan.images import from_uint8
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
-from expressivegan.teacher.focus import donors, focus, frame_mask, look, mass_in, with_frames_of
+from expressivegan.teacher.focus import absolute_mass_in, donors, focus, frame_mask, look, with_frames_of
 
 Pixels = npt.NDArray[np.uint8]
 Chances = npt.NDArray[np.float64]
@@ -136,7 +136,7 @@ def measure(teacher: CXR_CAM_Teacher, images: ImageSet, group: str, source: str,
         lungs, both = lung_masks(pixels)
         ill = both & (labels != images.reference)
         own = look(teacher, pixels[ill])[0][np.arange(ill.sum()), labels[ill]]
-        shares = [mass_in(own[i : i + 1], (~lungs[ill][i]).astype(float))[0] for i in range(len(own))]
+        shares = [absolute_mass_in(own[i : i + 1], (~lungs[ill][i]).astype(float))[0] for i in range(len(own))]
         found["mass_outside_lungs"] = {
             "value": round(float(np.mean(shares)), 4),
             "area": round(float((~lungs[ill]).mean()), 4),

@@ -1,5 +1,6 @@
 """`expressivegan counterfactual`, as a user would call it."""
 
+import contextlib
 import json
 import re
 from importlib.resources import files
@@ -14,19 +15,28 @@ from PIL import Image
 from command_line import Refused, call, tree
 from expressivegan import counterfactual_command
 from expressivegan.checkpoint import save_model
+from expressivegan.errors import DataError, InputError
 from expressivegan.evaluation import JudgeClassifier, JudgeRecipe
 from expressivegan.images import to_uint8
 from expressivegan.models.dcgan import DCGANGenerator
-from expressivegan.synthesis import generate, project, projection, read_provenance
+from expressivegan.synthesis import (
+    counterfactual_files,
+    counterfactual_strip,
+    generate,
+    project,
+    projection,
+    read_provenance,
+)
 from expressivegan.synthesis.projection import Projection
-from tiny import tiny_generator, tiny_teacher
+from tiny import phantom_set, tiny_generator, tiny_teacher
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run directory with generator and teacher."""
+    """A run directory with generator and teacher, trained on phantom:120."""
     (tmp_path / "run").mkdir()
-    save_model(tiny_generator(), tmp_path / "run" / "generator", "card")
+    trained = {"data_hash": phantom_set(120).data_hash, "config": {"method": "expressive", "fit": "stretch"}}
+    save_model(tiny_generator(), tmp_path / "run" / "generator", "card", trained)
     save_model(tiny_teacher(), tmp_path / "run" / "teacher", "card")
     return tmp_path / "run"
 
@@ -54,13 +64,18 @@ def grey(path: Path) -> np.ndarray[Any, Any]:
         return np.asarray(picture)
 
 
-def test_synthetic_children(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     real_fit = JudgeClassifier.fit
 
     def fit(*args: Any, **options: Any) -> JudgeClassifier:
         return real_fit(*args, **options, recipe=JudgeRecipe(resolution=32, epochs=1))
 
     monkeypatch.setattr(counterfactual_command.JudgeClassifier, "fit", fit)
+
+
+@pytest.mark.usefixtures("quick_judge")
+def test_synthetic_children(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     regions = ["right lower", "box 0.6 0.2 0.9 0.5"]
     asked = ["--label", "virus", "--num", 2, "--seed", 5, "--steps", 3, "--strength", 0.9, "--steer", *regions]
@@ -90,6 +105,92 @@ def test_synthetic_children(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert grey(out / "montage.png").shape == (2 * 34 - 2, 5 * 34 - 2)
     assert not [p for p in out.rglob("*") if p.name.startswith(".")]
     assert call("counterfactual", "--model", run, "--out", out, "--label", "VIRUS") == 2  # not empty
+
+
+@pytest.mark.usefixtures("quick_judge")
+def test_data_that_the_model_was_not_trained_on(run: Path, tmp_path: Path, refused: Refused) -> None:
+    """Dealt anew, judge patients may be the generator's; only on purpose, and then it is said."""
+    asked = ["counterfactual", "--model", run, "--label", "VIRUS", "--steps", 2]
+    said = refused(*asked, "--out", "new/o", "--data", "phantom:130")
+    assert re.search("was trained on .*training patients may stand in any group.*--other-data", said)
+    assert call(*asked, "--out", tmp_path / "others", "--data", "phantom:130", "--other-data") == 0
+    found = written(tmp_path / "others")
+    assert found["notes"] == [
+        "the independent classifier may know the generator's patients: the model was trained on other data"
+    ]
+    (run / "data.json").write_text('{"source": "phantom:130"}')  # what stands there has changed since
+    assert call(*asked, "--out", tmp_path / "changed") == 0
+    found = written(tmp_path / "changed")
+    assert found["scorers"]["independent"] is None
+    assert "the run's data cannot be used" in found["notes"][0]
+
+
+def test_a_generator_within_a_run_finds_teacher_data_and_fit(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = {"data_hash": phantom_set(120).data_hash, "config": {"method": "expressive", "fit": "pad"}}
+    save_model(tiny_generator(), run / "generator", "card", trained)
+    (run / "settings.json").write_text(json.dumps({"teacher": None} | trained))
+    (run / "data.json").write_text('{"source": "phantom:120"}')
+    loaded: list[tuple[Any, Any]] = []
+    seen: list[Any] = []
+
+    def load(source: Any, resolution: int, **how: Any) -> Any:
+        loaded.append((source, how["fit"]))
+        raise DataError("enough")
+
+    def fitted(model: Any, real: Any, *args: Any, **options: Any) -> Any:
+        seen.append(real)
+        raise InputError("enough")
+
+    monkeypatch.setattr(counterfactual_command, "load_images", load)
+    monkeypatch.setattr(counterfactual_command, "project", fitted)
+    white = tmp_path / "white.png"
+    Image.new("L", (32, 64), 255).save(white)
+    for model in (run, run / "generator"):
+        loaded.clear()
+        out = tmp_path / f"of-{model.name}"
+        assert call("counterfactual", "--model", model, "--out", out, "--label", "VIRUS", "--steps", 2) == 0
+        assert written(out)["scorers"]["teacher"] == {"classes": list(tiny_teacher().classes)}
+        assert loaded == [("phantom:120", "pad")]
+        seen.clear()
+        assert call("counterfactual", "--model", model, "--out", "o", "--label", "VIRUS", "--image", white) == 2
+        assert seen[0][0, 0, 16].tolist() == [-1.0] * 8 + [1.0] * 16 + [-1.0] * 8  # black to the left and right
+
+
+def test_an_interrupted_run_goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counterfactual_files, "_SHOWN", 1)
+    made: list[int] = []
+    stop = [3]
+
+    def strip(model: Any, index: int, *args: Any, **options: Any) -> Any:
+        if index == stop[0]:
+            raise KeyboardInterrupt
+        made.append(index)
+        return counterfactual_strip(model, index, *args, **options)
+
+    monkeypatch.setattr(counterfactual_command, "counterfactual_strip", strip)
+    asked = ["counterfactual", "--model", run, "--label", "VIRUS", "--num", 5, "--steps", 2]
+    out = tmp_path / "out"
+    with contextlib.suppress(KeyboardInterrupt):
+        call(*asked, "--out", out)
+    assert not (out / "counterfactuals.json").exists()
+    assert made == [0, 1, 2]
+    with (out / "unfinished.jsonl").open("a") as file:
+        file.write('{"index": 3, "fil')  # as a power cut leaves it
+    (out / "maps" / "000002-VIRUS.png").write_bytes(b"")
+    stop.clear()
+    stop.append(-1)
+    before = tree(out)
+    assert call(*asked, "--out", out, "--seed", 1) == 2  # other children
+    assert call(*asked, "--out", out, "--num", 2) == 2  # the third would lie about
+    assert tree(out) == before
+    made.clear()
+    assert call(*asked, "--out", out) == 0
+    assert made == [0, 2, 3, 4]  # 0 for the montage
+    assert call(*asked, "--out", tmp_path / "whole") == 0
+    assert tree(out) == tree(tmp_path / "whole")
+    assert [c["index"] for c in written(out)["counterfactuals"]] == [0, 1, 2, 3, 4]
 
 
 def test_without_data_and_teacher(tmp_path: Path) -> None:

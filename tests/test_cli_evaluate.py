@@ -13,6 +13,7 @@ from PIL import Image
 
 from command_line import Refused, call
 from expressivegan.checkpoint import save_model
+from expressivegan.data import load_images
 from expressivegan.evaluation import from_model
 from expressivegan.evaluation.collect import open_for_evaluation
 from expressivegan.evaluation.testlog import NAME, read_log
@@ -68,10 +69,11 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, run: Path) -> None:
     assert results["sections"]["anatomy"] == json.loads(before[1][0])["found"]
     assert set(results["sections"]) == {"anatomy", "memorisation"}
     assert not list(out.rglob(".*"))
-    # one look at the test patients, since only one came to an end
+    # two looks at the test patients, though only one came to an end: the first has shown a section
     entries = read_log(run / NAME)
-    assert [e["hash"] for e in entries] == [results["generated"]["model_hash"]]
-    assert results["test_log"]["times"] == 1
+    assert [e["hash"] for e in entries] == [results["generated"]["model_hash"]] * 2
+    assert ["figures" in e for e in entries] == [False, True]
+    assert results["test_log"]["times"] == 2
     rows = (out / "results.csv").read_text("utf-8").splitlines()
     assert any(row.startswith("anatomy/figures/all/landmarks/ctr/fake/low,") for row in rows)
     assert (out / "figures" / "anatomy.png").is_file()
@@ -93,8 +95,57 @@ def test_interrupted_images_go_on(run: Path, tmp_path: Path, monkeypatch: pytest
     assert told == [128, 192, 200]  # the first 64 were kept
     assert again.content_hash == whole.content_hash
     assert from_model(run, CLASSES, 200, seed=1, keep=keep).content_hash != whole.content_hash
+    monkeypatch.setattr("expressivegan.evaluation.collect.version", lambda package: "0.0")
+    told.clear()
+    from_model(run, CLASSES, 200, seed=1, progress=lambda done, *rest: told.append(done), keep=keep)
+    assert told[0] == 64  # another version may make them otherwise
     keep.write_bytes(b"PK damaged")
     assert from_model(run, CLASSES, 200, keep=keep).content_hash == whole.content_hash
+
+
+def test_a_model_is_judged_on_its_own_data_made_square_in_its_way(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the results of another evaluation do not stay beside those of this one."""
+    known = load_images("phantom:300", 32, progress=False).data_hash
+    out = tmp_path / "out"
+    command = (*DATA, "--model", run, "--num", 90, "--out", out, "--sections", "shortcuts")
+    (run / "settings.json").write_text(json.dumps({"data_hash": "f00d", "config": {"fit": "pad"}}), encoding="utf-8")
+    assert call(*command) == 2
+    said = capsys.readouterr().err
+    assert known[:12] in said
+    assert "was trained on f00d" in said
+    assert not out.exists()
+    assert call(*command, "--other-data") == 0
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert (results["data"]["fit"], results["generated"]["trained_on"]) == ("pad", "f00d")
+    (run / "settings.json").write_text(json.dumps({"data_hash": known}), encoding="utf-8")
+    assert (out / "figures" / "shortcuts.png").exists()
+    capsys.readouterr()
+    assert call(*(*DATA, "--images", tmp_path, "--out", out)) == 2  # refused before anything is taken away
+    assert (out / "results.json").exists()
+    assert call(*command[:-1], "memorisation") == 0
+    assert "the earlier results" in capsys.readouterr().err
+    assert [path.name for path in (out / "figures").iterdir()] == ["memorisation.png"]
+    assert json.loads((out / "results.json").read_text("utf-8"))["data"]["fit"] == "stretch"
+
+
+def test_an_interrupted_evaluation_leaves_no_earlier_results(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = (*DATA, "--model", run, "--num", 90, "--sections", "shortcuts", "--out", out)
+    assert call(*command) == 0
+
+    def stop(*given: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("expressivegan.evaluate_command.from_model", stop)
+    assert call(*command) != 0
+    assert not (out / "results.json").exists()
+    assert not (out / "results.csv").exists()
+    assert not list(out.rglob("*.png"))
+    assert (out / "parts" / "shortcuts.json").exists()
 
 
 def test_a_generator_within_a_run_is_logged_in_the_run(run: Path) -> None:
@@ -125,6 +176,8 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path, refused: Refused) -> None
         (("--images", "flat", "--out", "file"), "--out (=file) cannot be written to"),
         (("--model", "other"), "makes A, B, and the data set holds NORMAL, BACTERIA, VIRUS"),
         (("--model", "flat"), "no model directory"),
+        (("--model", "flat", "--fit", "pad"), "--fit (=pad) goes with --images"),
+        (("--images", "flat", "--other-data"), "--other-data says that a model"),
     ):
         out = () if "--out" in argv else ("--out", "out")
         assert sentence in refused(*DATA, *argv, *out)

@@ -183,6 +183,8 @@ class Counterfactual:
     """Add to every picture what the fit could not draw, so that it shows the real child; else the model's drawing."""
     data: str | None = None
     """Data whose judge patients the independent classifier is fitted on; the default is the run's own."""
+    other_data: bool = False
+    """--data are others than the model was trained on, such as another hospital's; else they are refused."""
 
     def run(self) -> None:
         from expressivegan.counterfactual_command import counterfactual  # here, so that --help need not wait
@@ -201,6 +203,7 @@ class Counterfactual:
             image_label=self.image_label,
             keep_residual=self.keep_residual,
             data=self.data,
+            other_data=self.other_data,
         )
 
 
@@ -223,6 +226,8 @@ class Evaluate:
     """How many images of a model; default 2000, and 300 for faithfulness, which takes a third as many real ones."""
     resolution: int | None = None
     """Side that images of a folder are judged at; default 64."""
+    fit: Fit | None = None
+    """How images of a folder, and the real ones beside them, become square; default stretch. A model has its own."""
     features: tuple[str, ...] = ("judge", "selfsup")
     """Feature spaces: judge, selfsup, xrv:NAME, inception[:PATH], rad-dino[:PATH], module:NAME:ATTRIBUTE, onnx:PATH."""
     sections: tuple[Literal["fidelity", "diversity", "agreement", "anatomy", "shortcuts", "memorisation"], ...] = ()
@@ -231,6 +236,9 @@ class Evaluate:
     """Teachers fitted alike with other seeds: faithfulness then says how far their maps repeat."""
     group: Literal["reference", "test"] = "reference"
     """Whose real images they are held against. test: of a model that is final; every such evaluation is logged."""
+    other_data: bool = False
+    """The data are on purpose not those that the model was trained on, such as another hospital's; without
+    memorisation, which cannot be told then."""
     seed: int = 0
     """Of the images, of what is fitted and drawn."""
 
@@ -245,10 +253,12 @@ class Evaluate:
             suite=self.suite,
             num=self.num,
             resolution=self.resolution,
+            fit=self.fit,
             features=self.features,
             sections=self.sections,
             teachers=self.teachers,
             group=self.group,
+            other_data=self.other_data,
             seed=self.seed,
         )
 

@@ -92,7 +92,7 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError("--teacher is missing: with several processes, fit one first: expressivegan teach")
         make_directory(out)
-        _fit(images, own, TeachConfig(), device, "auto")
+        _fit(images, own, UNPROTECTED, device, "auto")  # the one that the presets were measured with
     found = open_teacher(teacher or str(own))
     if teacher is not None and _data_of(Path(teacher)) not in (None, images.data_hash):
         console.print(
@@ -238,7 +238,7 @@ def _dry_run(
         reference = None if images.reference is None else images.classes[images.reference]
         fresh = CXR_CAM_Teacher(
             weights=None,
-            backbone=TeachConfig().backbone,
+            backbone=UNPROTECTED.backbone,
             classes=images.classes,
             reference=reference,
             resolution=config.resolution,

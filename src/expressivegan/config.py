@@ -128,10 +128,11 @@ class TrainConfig:
     """A steered M fills the map that it was given."""
     steer_share: float = 0.5
     """Share of images whose M is bounded by a given map."""
-    steer_drawn: float = 0.5
+    steer_drawn: float = 0.0
     """Share of the given maps that are ellipses in the lungs; the others are the teacher's maps of real images."""
-    free_share: float = 0.2
-    """Share of images whose style is drawn apart from the label; of these the discriminator sees the lungs only."""
+    free_share: float = 0.0
+    """Share of images whose style is drawn apart from the label; of these the discriminator sees the lungs only. 0.2
+    lets diseases appear in any style, and costs fidelity (docs/training.md)."""
     free_after: float = 0.2
     """Share of the run after which that begins: before, it costs anatomies."""
     augment: float = 0.15

@@ -1,6 +1,8 @@
 """What `expressivegan counterfactual` does."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from expressivegan.checkpoint import new_directory, read_json
+from expressivegan.checkpoint import new_directory, read_json, state_hash
 from expressivegan.console import console, progress_bar
 from expressivegan.data import load_images
 from expressivegan.data.cache import cache_root
-from expressivegan.data.decode import Fit, UnusableError, load_pixels, read_bytes
+from expressivegan.data.decode import UnusableError, load_pixels, read_bytes
 from expressivegan.errors import DataError, ExpressiveGANError, InputError, OfflineError
-from expressivegan.evaluation import JudgeClassifier
+from expressivegan.evaluation import JudgeClassifier, open_for_evaluation
 from expressivegan.images import UInt8Array, from_uint8, to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
-from expressivegan.synthesis import counterfactual_strip, edit_real, open_generator, project, steering_map
+from expressivegan.synthesis import counterfactual_strip, edit_real, project, steering_map
 from expressivegan.synthesis.counterfactual import check_disease, strengths_of
-from expressivegan.synthesis.counterfactual_files import Item, Scorer, write_counterfactuals
+from expressivegan.synthesis.counterfactual_files import UNFINISHED, Item, Scorer, write_counterfactuals
 from expressivegan.synthesis.generate import Plan, label_number
+from expressivegan.synthesis.origin import Origin, check_data
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX, probabilities
 
@@ -41,13 +44,15 @@ def counterfactual(
     image_label: str | None,
     keep_residual: bool,
     data: str | None,
+    other_data: bool = False,
 ) -> None:
     """Writes pairs and strips, of synthetic children or of a real image."""
     if num < 1:
         raise InputError(f"--num (={num}) must be at least 1")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / UNFINISHED).exists())):
         raise InputError(f"--out (={out}) is not empty; choose another folder or delete it")
-    network = open_generator(model)
+    opened = open_for_evaluation(model)
+    network, origin = opened.network, opened.origin
     if not isinstance(network, GeneratorWithCAMGuidance):
         raise InputError(f"--model (={model}) is a dcgan, whose maps do not act; choose a CAM-guided model")
     number = label_number(network, label)
@@ -63,24 +68,31 @@ def counterfactual(
         raise InputError("--num and --style-label are for synthetic children; they do not go with --image")
     elif region is not None and number == network.class_set.reference:
         raise InputError("--steer says where a disease shall be, and does not go with one that is taken away")
-    guide = _teacher(model, network)
+    guide = _teacher(opened.home)
     how: dict[str, Any] = {"strength": strength, "steps": steps, "steer": region}
     notes: list[str] = []
+    asked: dict[str, Any] = {"label": network.classes[number], "seed": seed, "strength": strength, "steps": steps}
     if image is None:
-        ready: Iterable[Item] = _children(network, number, style, num, seed, how)
+        ready: Sequence[Callable[[], Item]] = [
+            partial(_child, network, index, number, style, seed, how) for index in range(num)
+        ]
+        asked["style_label"] = style
     else:  # fitted before anything is written or a classifier is waited for: the fit may be refused
-        real = from_uint8(_pixels(image, network, model))[None, None]
+        real = from_uint8(_pixels(image, network, origin))[None, None]
         shown = _shown(network, guide, real, number, image_label)
         if guide is not None and guide.classes == network.classes and shown == network.class_set.reference:
             seen = network.classes[_seen(guide, real)]
             if seen != network.classes[shown]:
                 notes.append(f"the teacher already sees {seen} in the image, to which a disease was added")
-        ready = [_edited(network, guide, real, shown, number, image.name, seed, keep_residual, how)]
-    scorers, missing = _scorers(model, data, network, guide)
+        edited = _edited(network, guide, real, shown, number, image.name, seed, keep_residual, how)
+        ready = [lambda: edited]
+        asked["image"] = hashlib.sha256(real.numpy().tobytes()).hexdigest()
+        asked |= {"image_label": network.classes[shown], "keep_residual": keep_residual}
+    scorers, missing = _scorers(origin, data, other_data, network, guide)
     notes += missing
     with new_directory(out), progress_bar("counterfactuals") as bar:
         table = write_counterfactuals(
-            out, network, ready, scorers, steer=region, regions=steer, notes=notes,
+            out, network, ready, scorers, asked, steer=region, regions=steer, notes=notes,
             progress=lambda done: bar(done, num, ""),
         )  # fmt: skip
     for note in notes:
@@ -88,13 +100,12 @@ def counterfactual(
     console.print(f"{num} counterfactuals: {table}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _children(
-    network: GeneratorWithCAMGuidance, label: int, style: int | None, num: int, seed: int, how: dict[str, Any]
-) -> Iterator[Item]:
+def _child(
+    network: GeneratorWithCAMGuidance, index: int, label: int, style: int | None, seed: int, how: dict[str, Any]
+) -> Item:
     name = network.classes[label if style is None else style]
-    for index in range(num):
-        strip = counterfactual_strip(network, index, label, seed=seed, style_label=style, **how)
-        yield Item(strip, {"index": index, "seed": seed, "label": network.classes[label], "style_label": name})
+    strip = counterfactual_strip(network, index, label, seed=seed, style_label=style, **how)
+    return Item(strip, {"index": index, "seed": seed, "label": network.classes[label], "style_label": name})
 
 
 def _edited(
@@ -135,11 +146,10 @@ def _edited(
     return Item(strip, facts | {"image_label": network.classes[shown], "fit": fit}, found)
 
 
-def _pixels(image: Path, network: GeneratorWithCAMGuidance, model: Path) -> UInt8Array:
+def _pixels(image: Path, network: GeneratorWithCAMGuidance, origin: Origin) -> UInt8Array:
     """A picture of any kind at the model's size, made square as its training images were."""
-    fit: Fit = read_json(model / "settings.json").get("config", {}).get("fit", "stretch")
-    try:
-        return load_pixels(read_bytes(image), network.resolution, fit).copy()  # what Pillow holds is read-only
+    try:  # what Pillow holds is read-only
+        return load_pixels(read_bytes(image), network.resolution, origin.fit).copy()
     except UnusableError as error:
         raise DataError(
             f"--image (={image}) cannot be used: {error}; give a chest X-ray as PNG, JPEG or DICOM"
@@ -178,11 +188,11 @@ def _shown(
     return given
 
 
-def _teacher(model: Path, network: GeneratorWithCAMGuidance) -> CXR_CAM_Teacher | None:
+def _teacher(home: Path) -> CXR_CAM_Teacher | None:
     """The teacher of the run, or None."""
-    if (model / "teacher" / "model.safetensors").exists():
-        return open_teacher(str(model / "teacher")).requires_grad_(False)
-    name = read_json(model / "settings.json").get("teacher")
+    if (home / "teacher" / "model.safetensors").exists():
+        return open_teacher(str(home / "teacher")).requires_grad_(False)
+    name = read_json(home / "settings.json").get("teacher")
     if name in (None, "none") or (not name.startswith(XRV_PREFIX) and not Path(name).is_dir()):
         return None
     try:
@@ -204,7 +214,11 @@ def _features(guide: CXR_CAM_Teacher) -> Callable[[Tensor], Tensor]:
 
 
 def _scorers(
-    model: Path, data: str | None, network: GeneratorWithCAMGuidance, guide: CXR_CAM_Teacher | None
+    origin: Origin,
+    data: str | None,
+    other_data: bool,
+    network: GeneratorWithCAMGuidance,
+    guide: CXR_CAM_Teacher | None,
 ) -> tuple[dict[str, Scorer | None], list[str]]:
     """The teacher, and an independent classifier of the judge patients where the data can be had."""
     scorers: dict[str, Scorer | None] = {"teacher": None, "independent": None}
@@ -212,23 +226,27 @@ def _scorers(
     if guide is None:
         notes.append("no teacher's scores: the model has no teacher beside it that can be opened")
     else:
-        scorers["teacher"] = Scorer(guide.classes, lambda pixels: _predict(guide, pixels))
-    source = data or read_json(model / "data.json").get("source")
+        scorers["teacher"] = Scorer(guide.classes, state_hash(guide), lambda pixels: _predict(guide, pixels))
+    source = data or origin.source
     if source is None:
         return scorers, [*notes, "no independent scores: without --data there are no patients to fit a classifier on"]
     try:
-        images = load_images(source, network.resolution)
+        images = load_images(source, network.resolution, fit=origin.fit)
+        check_data(origin, images, other_data=other_data)
     except ExpressiveGANError as error:
         if data is not None:
             raise
-        return scorers, [*notes, f"no independent scores: the run's data cannot be read ({error})"]
+        return scorers, [*notes, f"no independent scores: the run's data cannot be used ({error})"]
+    if origin.data_hash != images.data_hash:
+        said = "was trained on other data" if origin.data_hash else "does not say what it was trained on"
+        notes.append(f"the independent classifier may know the generator's patients: the model {said}")
     chosen = images.indices("judge")
     with progress_bar("independent classifier") as bar:
         judge = JudgeClassifier.fit(
             np.asarray(images.images[chosen]), images.labels[chosen], images.classes,
             cache=cache_root() / "features", progress=lambda done, total, _: bar(done, total, ""),
         )  # fmt: skip
-    return scorers | {"independent": Scorer(judge.classes, judge.predict)}, notes
+    return scorers | {"independent": Scorer(judge.classes, judge.identity, judge.predict)}, notes
 
 
 def _seen(guide: CXR_CAM_Teacher, real: Tensor) -> int:

@@ -16,6 +16,10 @@ class DataError(ExpressiveGANError):
     """A data set, an image or a cache cannot be used as it is."""
 
 
+class UnlabelledError(DataError):
+    """Files lie there, and nothing says of which classes they are."""
+
+
 class CheckpointError(ExpressiveGANError):
     """A checkpoint or a model directory is missing, damaged, or belongs to something else."""
 

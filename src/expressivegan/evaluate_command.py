@@ -12,18 +12,20 @@ from typing import Any
 from rich.table import Table
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import new_directory
+from expressivegan.checkpoint import new_directory, read_json
 from expressivegan.console import console, progress_bar
 from expressivegan.data import load_images
+from expressivegan.data.decode import Fit
 from expressivegan.errors import ExpressiveGANError, InputError
 from expressivegan.evaluation import SUITES, Evaluation, Model, from_model, read_generated
 from expressivegan.evaluation.collect import check_classes, open_for_evaluation
 from expressivegan.evaluation.comparison import check_groups
 from expressivegan.evaluation.faithfulness import Networks
 from expressivegan.explain.opening import networks_of_run
-from expressivegan.report.evaluation import write_figures
-from expressivegan.report.evaluation_galleries import write_galleries
+from expressivegan.report.evaluation import remove_figures, write_figures
+from expressivegan.report.evaluation_galleries import remove_galleries, write_galleries
 from expressivegan.report.faithfulness import tables
+from expressivegan.synthesis.origin import check_data
 from expressivegan.teacher import open_teacher
 
 _MAKING = 0.1  # share of the bar for making images
@@ -43,10 +45,12 @@ def evaluate(
     suite: str = "standard",
     num: int | None,
     resolution: int | None,
+    fit: Fit | None = None,
     features: Sequence[str],
     sections: Sequence[str],
     teachers: Sequence[Path] = (),
     group: str,
+    other_data: bool = False,
     seed: int,
 ) -> None:
     """Judges a model or a folder of images; writes results.json, results.csv and figures, and says what they mean."""
@@ -56,26 +60,33 @@ def evaluate(
         _check_suite(suite, images, sections)
     elif teachers:
         raise InputError(f"--teachers (={teachers[0]}) go with --suite faithfulness; leave them out")
-    if model is not None and resolution is not None:
-        raise InputError(f"--resolution (={resolution}) goes with --images; a model is judged at its own")
+    for name, given in (("resolution", resolution), ("fit", fit)):
+        if model is not None and given is not None:
+            raise InputError(f"--{name} (={given}) goes with --images; a model is judged at its own")
+    if images is not None and other_data:
+        raise InputError("--other-data says that a model was trained on others; it does not go with --images")
     opened = None if model is None else open_for_evaluation(model)
     side = resolution or (64 if opened is None else opened.network.resolution)
-    data = load_images(source, side)
+    data = load_images(source, side, fit=fit or ("stretch" if opened is None else opened.origin.fit))
     check_groups(data, group)
     if opened is not None:
         check_classes(opened, data.classes)
+        check_data(opened.origin, data, other_data=other_data)
     networks = None if suite == "standard" or opened is None else open_networks(opened, teachers)
     count = _IMAGES[suite] if num is None else num
     with new_directory(out), _nothing_half_written(out):
+        made = None if opened is not None else read_generated(str(images), data.classes, side, data.fit)
+        _remove_results(out)  # from here on, whatever stands there is of this evaluation
         with progress_bar("evaluate") as bar:
-            if opened is not None:
+            if made is None:
+                assert opened is not None
                 told = _share(bar, 0, _MAKING, "making images")
                 made = from_model(opened, data.classes, count, seed, told, out / "parts" / "images.npz")
-            else:
-                made = read_generated(str(images), data.classes, side)
             rest = bar if opened is None else _share(bar, _MAKING, 1)
             spaces = tuple(features) if suite == "standard" else ("judge",)
-            evaluation = Evaluation(data, made, spaces, seed, progress=rest, group=group, networks=networks)
+            evaluation = Evaluation(
+                data, made, spaces, seed, progress=rest, group=group, other_data=other_data, networks=networks
+            )
             results = evaluation.run(out, sections or (None if suite == "standard" else SUITES[suite]))
             bar(1000, 1000, "drawing")
             write_figures(results, out)
@@ -84,6 +95,19 @@ def evaluate(
         write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _show(results)
     console.print(f"results: {out / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _remove_results(out: Path) -> None:
+    """Takes away the results that stand there, which may be another model's; not what sections are kept for."""
+    if (out / "results.json").exists():
+        earlier = read_json(out / "results.json").get("generated", {}).get("source")
+        console.print(
+            f"the earlier results in {out}, of {earlier}, are replaced", highlight=False, markup=False, soft_wrap=True
+        )
+    for name in ("results.json", "results.csv"):
+        (out / name).unlink(missing_ok=True)
+    remove_figures(out)
+    remove_galleries(out)
 
 
 def open_networks(model: Model, teachers: Sequence[Path] = ()) -> Networks:

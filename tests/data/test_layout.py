@@ -8,7 +8,7 @@ from data_trees import Tree, kermany_paths
 
 from expressivegan.data import layout
 from expressivegan.data.layout import Layout, Listing
-from expressivegan.errors import DataError, InputError
+from expressivegan.errors import DataError, InputError, UnlabelledError
 
 
 def listing(paths: list[str], empty: tuple[str, ...] = ()) -> Listing:
@@ -142,6 +142,12 @@ def test_wrong_regex(regex: str) -> None:
 def test_no_classes(paths: list[str], empty: tuple[str, ...], match: str) -> None:
     with pytest.raises(DataError, match=match):
         read(paths, empty)
+
+
+@pytest.mark.parametrize("paths", [["1.png", "2.png"], ["train/1.png", "test/1.png"]])
+def test_files_without_classes_have_an_error_of_their_own(paths: list[str]) -> None:
+    with pytest.raises(UnlabelledError):
+        read(paths, ())
 
 
 def test_looking(tree: Tree) -> None:

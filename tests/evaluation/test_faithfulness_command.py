@@ -1,6 +1,7 @@
 """`expressivegan evaluate --suite faithfulness` as a user calls it: whole, again, and on what it cannot judge."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -13,7 +14,8 @@ from PIL import Image
 
 from command_line import Refused, call
 from expressivegan.checkpoint import save_model
-from expressivegan.evaluation import JudgeRecipe
+from expressivegan.evaluate_command import open_networks
+from expressivegan.evaluation import JudgeRecipe, open_for_evaluation
 from expressivegan.evaluation.faithfulness import faithfulness_section
 from expressivegan.evaluation.sections import SECTIONS
 from tiny import tiny_discriminator, tiny_generator, tiny_teacher
@@ -74,16 +76,21 @@ def test_a_run_is_judged_once_and_its_results_follow_the_schema(
 
 def test_what_has_no_maps_is_said(run: Path, tmp_path: Path, refused: Refused) -> None:
     save_model(tiny_generator(), tmp_path / "alone", "card")
-    (tmp_path / "unguided").mkdir()
-    (tmp_path / "unguided" / "settings.json").write_text('{"teacher": "none"}', encoding="utf-8")
-    save_model(tiny_generator(), tmp_path / "unguided" / "generator", "card")
     for argv, sentence in (
         (("--images", "made"), "--images (=made) have no maps, which --suite faithfulness is about"),
         (("--model", "alone"), "explaining needs a teacher; give the run that holds it"),
-        (("--model", "unguided"), "was trained without a teacher"),
         (("--model", "run", "--sections", "anatomy"), "--sections (=anatomy) are of the standard suite"),
         (("--model", "run", "--teachers", "nowhere"), "nowhere"),
         (("--model", "run", "--suite", "standard", "--teachers", "other"), "--teachers (=other) go with --suite"),
     ):
         assert sentence in refused(*DATA, *argv, "--out", "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_teacher_has_networks_to_judge(run: Path) -> None:
+    shutil.rmtree(run / "teacher")
+    (run / "settings.json").write_text('{"teacher": "none", "config": {}}', encoding="utf-8")
+    found = open_networks(open_for_evaluation(run))
+    assert found.teacher is None
+    assert found.discriminator is not None
+    assert found.generator is not None

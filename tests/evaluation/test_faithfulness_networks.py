@@ -153,6 +153,20 @@ def test_random_logit_tells_maps_of_a_class_from_one_map_for_all() -> None:
     assert bad["ssim"].value == pytest.approx(1)
     assert not bad["passes"]
     assert good["spearman"].value < 0.5
+    cheat = np.stack([0 * own[:, 0], own[:, 0], own[:, 0]], 1)  # the reference's map is 0, one map for all others
+    found = random_logit(cheat, 1 + np.arange(12) % 2, WHO, reference=0, rounds=50)
+    assert found["ssim"].value == pytest.approx(1)
+    assert not found["passes"]
+    for reference in (0, 2):
+        diseases = [k for k in range(3) if k != reference]
+        kept = random_logit(own, np.array(diseases * 6), WHO, reference=reference, rounds=50)
+        assert kept["passes"] == (kept["ssim"].value < kept["random_pairs"]["ssim"].value)
+        one, other = own[np.arange(12), diseases * 6], own[np.arange(12), diseases[::-1] * 6]
+        assert kept["ssim"].value == pytest.approx(ssim(one, other).mean())  # of two there is one other
+    with pytest.raises(InputError, match="besides the reference"):
+        random_logit(own[:, :2], np.ones(12, int), WHO, reference=0)
+    with pytest.raises(InputError, match="labels must not be the reference"):
+        random_logit(own, labels, WHO, reference=0)
     with pytest.raises(InputError, match="two classes at least"):
         random_logit(own[:, :1], labels, WHO)
     with pytest.raises(InputError, match="labels must be 12 classes from 0 to 2"):
@@ -372,7 +386,37 @@ def test_what_a_run_lacks_is_left_out_by_name(networks: Networks, phantoms: Imag
         faithfulness_section(Networks(), phantoms, Bright(), group="train")
 
 
-def test_networks_of_other_classes_and_small_groups_are_refused(networks: Networks, phantoms: ImageSet) -> None:
+def test_networks_of_other_classes_are_left_out_and_the_others_are_judged(
+    networks: Networks, phantoms: ImageSet
+) -> None:
+    other = tiny_teacher(classes=("Infiltration", "Edema"), reference=None, multi_label=True)  # as torchxrayvision's
+    some: dict[str, Any] = {"group": "train", "count": 12, "rounds": 20}
+    data = replace(phantoms, masks=None)
+    guided = faithfulness_section(replace(networks, teacher=other), data, None, **some)
+    assert guided["left_out"]["teacher"] == (
+        "the teacher knows Infiltration, Edema, and the data hold NORMAL, BACTERIA, VIRUS"
+    )
+    assert set(guided["sanity"]) == {"discriminator"}
+    assert {"evidence", "generator", "in_lungs"} <= set(guided)
+    alone = faithfulness_section(replace(networks, other_teachers=[other], generator=None), data, None, **some)
+    assert "repeatability" not in alone["sanity"]["teacher"]
+    assert "that knows the classes of the data" in alone["left_out"]["repeatability"]
+
+
+def test_with_one_disease_there_is_no_other_map(phantoms: ImageSet) -> None:
+    rows = phantoms.labels != 2
+    manifest = replace(phantoms.manifest, classes=("NORMAL", "BACTERIA"))
+    two = replace(
+        phantoms, images=np.asarray(phantoms.images)[rows], labels=phantoms.labels[rows], masks=None,
+        patients=phantoms.patients[rows], groups=phantoms.groups[rows], manifest=manifest,
+    )  # fmt: skip
+    teacher = Networks(tiny_teacher(classes=two.classes))
+    found = faithfulness_section(teacher, two, None, group="train", count=12, rounds=20)
+    assert set(found["sanity"]["teacher"]) == {"parameter_randomisation"}
+    assert "only one class has a map" in found["left_out"]["random_logit"]
+
+
+def test_networks_of_other_classes_alone_and_small_groups_are_refused(networks: Networks, phantoms: ImageSet) -> None:
     other = CXR_CAM_Teacher(weights=None, classes=("NORMAL", "TB"), resolution=32)
     with pytest.raises(InputError, match="the teacher knows NORMAL, TB"):
         faithfulness_section(Networks(other), phantoms, Bright(), group="train", count=12, rounds=40)

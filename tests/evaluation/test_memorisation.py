@@ -22,6 +22,7 @@ from expressivegan.evaluation.memorisation import (
 )
 from expressivegan.evaluation.memorisation.cheats import KINDS, partners, replay
 from expressivegan.evaluation.memorisation.distances import SIDE, make_pool, prepare, search
+from expressivegan.evaluation.memorisation.words import verdict
 
 POOL = 110
 PLANTED = 12
@@ -377,12 +378,38 @@ def test_one_replayed_class_stands_out_alone(parts: tuple[np.ndarray, np.ndarray
     assert b.membership.auc.value > max(0.6, a.membership.auc.value)
     assert (c.findings, c.membership, c.training) == (None, None, 0)
     assert "B stands out" in found.verdict
+    assert "No sign" not in found.verdict
+    alone = replace(found, flagged=False, membership=replace(found.membership, leaks=False))
+    assert alone.suspect
+    assert alone.to_dict()["suspect"]
+    assert not replace(alone, by_class={"A": a, "C": c}).suspect
+    assert replace(alone, by_class={}, membership=replace(found.membership, leaks=True)).suspect
+    assert replace(alone, by_class={}, flagged=True).suspect
     assert "A stands out" not in found.verdict
     assert "Too few generated images for a row of their own: C (10)." in found.notes
     row = json.loads(json.dumps(found.to_dict(), allow_nan=False))["by_class"]
     assert row["B"]["copies"] == b.findings.copies
     assert row["B"]["membership"]["auc"]["low"] == b.membership.auc.low
     assert row["C"] == {"generated": 10, "training": 0, "heldout": 0, "flagged": False}
+
+
+@pytest.mark.parametrize(("leaks", "classes", "says"), [
+    (False, "B", "The images of some class repeat"),
+    (True, "", "The images give training patients away"),
+    (False, "", "No sign of memorisation"),
+])  # fmt: skip
+def test_a_verdict_does_not_contradict_itself(
+    honest: MemorisationReport, parts: tuple[np.ndarray, np.ndarray, np.ndarray], leaks: bool, classes: str, says: str
+) -> None:
+    labels = np.arange(POOL) % 2
+    rows = report_of(parts[0], parts, labels=(labels, labels), generated_labels=labels, classes=("A", "B")).by_class
+    rows = {name: replace(row, flagged=name in classes) for name, row in rows.items()}
+    own = rows["A"].findings
+    assert own is not None
+    words = verdict(False, own, [0, 0], replace(honest.membership, leaks=leaks), rows)
+    assert words.startswith(says)
+    assert ("stands out" in words) == bool(classes)
+    assert ("An attacker can tell" in words) == leaks
 
 
 def test_gallery_mirrors_back() -> None:

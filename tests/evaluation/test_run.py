@@ -14,17 +14,28 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from PIL import Image
 
+from expressivegan.checkpoint import save_model
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.phantom import CLASSES, draw_batch
 from expressivegan.errors import DataError, InputError
-from expressivegan.evaluation import Evaluation, Generated, JudgeRecipe, SelfSupervisedRecipe, read_generated
+from expressivegan.evaluation import (
+    Evaluation,
+    Generated,
+    JudgeRecipe,
+    Model,
+    SelfSupervisedRecipe,
+    open_for_evaluation,
+    read_generated,
+)
 from expressivegan.evaluation.plan import Plan
-from expressivegan.evaluation.results import summary
+from expressivegan.evaluation.results import main_figures, summary
 from expressivegan.evaluation.run import SECTIONS
 from expressivegan.evaluation.sections import SUITES
-from expressivegan.evaluation.testlog import NAME, append_log, check_log, read_log
+from expressivegan.evaluation.testlog import NAME, begin_look, check_log, end_look, read_log
 from expressivegan.report.evaluation import draw_anatomy, draw_ladder, write_figures
 from expressivegan.report.evaluation_galleries import contact_sheet, write_galleries
+from expressivegan.synthesis.origin import origin_of
+from tiny import tiny_generator
 
 N = 120
 SIDE = 32
@@ -100,6 +111,14 @@ def test_collapse_is_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:
         assert space["over_floor"]["coverage"] < 0.5
 
 
+def test_what_gives_patients_away_is_a_fault_even_if_it_is_one_class_alone() -> None:
+    for suspect, place in ((True, 0), (False, -1)):
+        found = {"flagged": False, "suspect": suspect, "verdict": "NORMAL stands out.", "p_value": 0.3}
+        sections = {"memorisation": found, "shortcuts": {"warnings": []}}
+        assert summary(sections)[place] == "NORMAL stands out."
+        assert main_figures(sections)["memorisation suspect"] is suspect
+
+
 def test_copies_are_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:
     rows = data.indices("train")[:N]
     copied = Generated("copied", np.asarray(data.images[rows]), data.labels[rows])
@@ -168,6 +187,8 @@ def test_results_follow_the_schema(results: tuple[dict[str, Any], Path], schema:
         lambda r: r["sections"]["anatomy"]["worst"][0].pop("reason"),
         lambda r: r["sections"]["shortcuts"]["figures"]["frame"]["real"].update(middle=0.5),
         lambda r: r["sections"]["memorisation"].pop("verdict"),
+        lambda r: r["sections"]["memorisation"].pop("suspect"),
+        lambda r: r["generated"].pop("trained_on"),
         lambda r: r["sections"]["memorisation"]["gallery"][0].update(generated=-1),
     ],
 )
@@ -193,6 +214,67 @@ def test_every_field_is_documented(schema: Draft202012Validator) -> None:
 
     missing = sorted(name for name in names(schema.schema) if f"`{name}`" not in page)
     assert not missing
+
+
+# --- whose data -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(data: ImageSet, tmp_path: Path) -> Callable[..., Model]:
+    """A model directory with the given facts in expressivegan.json."""
+
+    def make(**facts: Any) -> Model:
+        save_model(tiny_generator(), tmp_path / "model", "card", facts)
+        return open_for_evaluation(tmp_path / "model")
+
+    return make
+
+
+def test_a_model_is_held_against_its_own_data(
+    data: ImageSet, cache: Path, tmp_path: Path, trained: Callable[..., Model], schema: Draft202012Validator
+) -> None:
+    other = Generated("model", honest().images, honest().labels, trained(data_hash="f00d" * 16))
+    with pytest.raises(
+        InputError, match=rf"hash {data.data_hash[:12]}, .* was trained on f00df00df00d, .*--other-data"
+    ):
+        judged(data, other, cache)
+    on_purpose = judged(data, other, cache, other_data=True)
+    with pytest.raises(InputError, match=r"'memorisation'\) needs the training images"):
+        on_purpose.run(tmp_path, ["memorisation"])
+    assert "memorisation" not in on_purpose._chosen(None)
+    found = on_purpose.run(tmp_path, ["shortcuts"])
+    schema.validate(found)
+    assert found["generated"]["trained_on"] == "f00d" * 16
+    assert found["summary"][0].startswith(f"Held against other data (hash {data.data_hash[:12]}) than the model was")
+
+
+def test_a_model_that_does_not_name_its_data_is_judged_with_a_warning(
+    data: ImageSet, cache: Path, tmp_path: Path, trained: Callable[..., Model]
+) -> None:
+    for facts, sentence in (({}, "The model does not say which data"), ({"data_hash": data.data_hash}, "")):
+        made = Generated("model", honest().images, honest().labels, trained(**facts))
+        found = judged(data, made, cache).run(tmp_path, ["shortcuts"])
+        assert found["generated"]["trained_on"] == facts.get("data_hash")
+        said = found["summary"][0].startswith("The model does not say which data")
+        assert said == bool(sentence)
+    assert len(on_own := judged(data, made, cache)._chosen(None)) == len(SUITES["standard"]), on_own
+
+
+def test_pictures_are_made_square_as_in_training(data: ImageSet, cache: Path, trained: Callable[..., Model]) -> None:
+    made = Generated("model", honest().images, None, trained(data_hash=data.data_hash, config={"fit": "pad"}))
+    assert judged(replace(data, fit="pad"), made, cache).data.fit == "pad"
+    with pytest.raises(InputError, match=r"fit \(='stretch'\).*load them with 'pad'"):
+        judged(data, made, cache)
+
+
+def test_a_run_says_what_its_generator_does_not(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save_model(tiny_generator(), run / "generator", "card")
+    (run / "settings.json").write_text('{"data_hash": "ab", "config": {"fit": "crop"}}', encoding="utf-8")
+    (run / "data.json").write_text('{"source": "chests"}', encoding="utf-8")
+    for path in (run, run / "generator"):
+        origin = origin_of(path)
+        assert (origin.data_hash, origin.fit, origin.source) == ("ab", "crop", "chests")
 
 
 # --- test patients ----------------------------------------------------------------------------------------------------
@@ -225,10 +307,31 @@ def test_each_look_at_the_test_patients_is_written_down_and_said(
 
 def test_the_log_counts_each_hash_and_survives_a_torn_line(tmp_path: Path) -> None:
     log = tmp_path / NAME
-    assert [append_log(log, {"hash": h}) for h in "aba"] == [1, 1, 2]
+    looks = [begin_look(log, {"hash": h}) for h in "aba"]
+    assert [look.times for look in looks] == [1, 1, 2]
+    end_look(looks[1], {"fid": 3.0})
+    assert [e.get("figures") for e in read_log(log)] == [None, {"fid": 3.0}, None]
+    assert begin_look(log, {"hash": "b"}).times == 2  # two lines are one look
     log.write_text(log.read_text("utf-8") + '{"time": "2026', encoding="utf-8")  # the power went
-    assert append_log(log, {"hash": "b"}) == 3  # the torn line may have been of b
-    assert [e["hash"] for e in read_log(log)] == ["a", "b", "a", None, "b"]
+    assert begin_look(log, {"hash": "b"}).times == 4  # the torn line may have been of b
+    assert [e["hash"] for e in read_log(log)] == ["a", "b", "a", "b", None, "b"]
+
+
+def test_a_look_that_is_stopped_half_way_is_a_look(
+    data: ImageSet, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(of: object, progress: object) -> dict[str, Any]:
+        assert len(read_log(tmp_path / NAME)) == 1  # written down before anything is seen
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(SECTIONS, "memorisation", replace(SECTIONS["memorisation"], measure=stop))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        judged(data, honest(), cache, group="test").run(out, ["memorisation"])
+    (look,) = read_log(tmp_path / NAME)
+    assert look["hash"] == honest().content_hash
+    assert "figures" not in look
 
 
 def test_an_evaluation_that_cannot_be_logged_is_refused(data: ImageSet, cache: Path, tmp_path: Path) -> None:
@@ -296,10 +399,15 @@ def test_figures_and_galleries(
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert np.asarray(picture).std() > 5
+    (tmp_path / "figures" / "mine.png").touch()
     again = {"sections": {"shortcuts": found["sections"]["shortcuts"]}, "data": found["data"]}
     before = (tmp_path / "figures" / "shortcuts.png").read_bytes()
     assert write_figures(again, tmp_path) == [tmp_path / "figures" / "shortcuts.png"]
     assert (tmp_path / "figures" / "shortcuts.png").read_bytes() == before
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"shortcuts.png", "mine.png"}  # no other evaluation's
+    bare = judged(data, Generated("bare", honest().images, None), cache)
+    assert write_galleries(again, bare, tmp_path) == [tmp_path / "contact-sheet.png"]
+    assert [p.name for p in tmp_path.glob("*.png")] == ["contact-sheet.png"]
 
 
 def test_the_ladder_shows_the_order_of_fid(results: tuple[dict[str, Any], Path]) -> None:
@@ -395,6 +503,29 @@ def test_reading_images_without_labels_beside_a_note(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("made today")
     found = read_generated(str(tmp_path), CLASSES, SIDE)
     assert (found.labels, len(found.images)) == (None, 30)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_images_of_a_folder_become_square_as_asked(tmp_path: Path, labelled: bool) -> None:
+    folder = tmp_path / "NORMAL" if labelled else tmp_path
+    folder.mkdir(exist_ok=True)
+    draw = np.random.default_rng(0)
+    for i in range(30):
+        Image.fromarray(draw.integers(100, 256, (20, 40), dtype=np.uint8)).save(folder / f"{i}.png")
+    black = {fit: (read_generated(str(tmp_path), CLASSES, SIDE, fit).images == 0).any() for fit in ("stretch", "pad")}
+    assert black == {"stretch": False, "pad": True}
+
+
+def test_only_a_lack_of_labels_makes_images_unlabelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i, picture in enumerate(honest().images[:30]):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+
+    def broken(*given: Any, **options: Any) -> ImageSet:
+        raise DataError("the cache of 'no class folders' is damaged")
+
+    monkeypatch.setattr("expressivegan.evaluation.collect.load_images", broken)
+    with pytest.raises(DataError, match="is damaged"):
+        read_generated(str(tmp_path), CLASSES, SIDE)
 
 
 def test_pictures_that_say_nothing_are_counted_against_the_set(tmp_path: Path) -> None:

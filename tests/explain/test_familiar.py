@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_sample_images
 
 from expressivegan.data import ImageSet, load_images
+from expressivegan.explain import familiar
 from expressivegan.explain.baseline import make_baseline
 from expressivegan.explain.familiar import Familiarity, conformal, fit_familiarity, views
 from expressivegan.teacher import CXR_CAM_Teacher
@@ -101,6 +102,24 @@ def test_the_threshold_keeps_its_promise_whatever_the_distribution() -> None:
     r = np.random.default_rng(0)
     above = [np.mean(r.pareto(1.5, 400) > conformal(r.pareto(1.5, 300), 0.05)) for _ in range(200)]
     assert np.mean(above) == pytest.approx(0.05, abs=0.01)
+
+
+def test_views_and_threshold_from_the_same_patients_keep_it_nearly() -> None:
+    """Of the whole procedure, on laws whose tails differ: what is promised is at most twice `RISK`."""
+    r = np.random.default_rng(0)
+
+    def drawn(n: int) -> dict[str, np.ndarray]:
+        layout = r.standard_normal((n, 256)) + np.linspace(-1, 1, 256)
+        return {"features": r.standard_t(4, (n, 6)), "layout": layout, "statistics": r.standard_normal((n, 14))}
+
+    above = []
+    for _ in range(12):
+        people = np.arange(300).astype(str)
+        known = fit_familiarity(drawn(400), np.zeros(400, np.int64), drawn(300), people)
+        assert known is not None
+        found = familiar._distances(known.known, known.upright, drawn(400))
+        above.append(np.mean(familiar._largest(found) > known.threshold))
+    assert 0.001 < np.mean(above) < 2 * familiar.RISK
 
 
 def test_few_patients_say_nothing(seer: CXR_CAM_Teacher, data: ImageSet) -> None:

@@ -9,14 +9,19 @@ from expressivegan.errors import InputError
 from expressivegan.explain import peers
 from expressivegan.explain.peers import Margins, occlusion, peer_maps
 from expressivegan.teacher import CXR_CAM_Teacher
-from tiny import pictures
+from tiny import pictures, tiny_teacher
 
 pytest.importorskip("captum")
 pytest.importorskip("pytorch_grad_cam")
 
 
-def test_grad_cam_is_our_referenced_map_rectified(teacher: CXR_CAM_Teacher) -> None:
+@pytest.mark.parametrize("backbone", ["compact", "compact-fine"])
+def test_grad_cam_is_our_referenced_map_rectified_before_smoothing(backbone: str) -> None:
     """Pooling and one linear layer have a gradient that is the same in each cell (Selvaraju et al., section 3.1)."""
+    teacher = tiny_teacher(backbone=backbone)
+    smoothed = teacher.raw_cams(pictures(4))[0]
+    teacher.backbone.smoothing = 0
+    assert torch.equal(smoothed, teacher.raw_cams(pictures(4))[0]) == (backbone == "compact")
     x = pictures(4)
     focus = [1, 2, 1, 2]
     ours = teacher.referenced(teacher.raw_cams(x)[0])[torch.arange(4), focus].relu().detach().numpy()

@@ -1,6 +1,8 @@
 """A region is what was asked for, on the side that was asked for; whatever else is one sentence."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +91,8 @@ def test_a_picture(tmp_path: Path) -> None:
         ("right", r"steer \(='right'\) is neither.*right upper.*patient's"),
         ("right top", "neither a file nor a known region"),
         ("no/such.png", r"'no/such.png'\) is neither a file"),
+        ("a" * 300, "is neither a file"),  # longer than a file's name may be
+        ("zero\0byte", "neither"),
         ("", "neither"),
         ("ellipse 0.3 0.6 0.12", "must be 'ellipse X Y RX RY' with four finite numbers"),
         ("ellipse 0.3 0.6 0.12 nan", "four finite numbers"),
@@ -148,3 +152,32 @@ def test_a_damaged_picture(tmp_path: Path) -> None:
 def test_tensors_that_are_no_region(steer: torch.Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_steering(steer, 32)
+
+
+def test_the_benchmarks_shifts_are_even_and_bring_no_chest_round_the_edge() -> None:
+    found = spec_from_file_location("steering_benchmark", Path(__file__).parents[2] / "benchmarks" / "steering.py")
+    assert found is not None
+    assert found.loader is not None
+    benchmark = module_from_spec(found)
+    found.loader.exec_module(benchmark)
+    seen: list[tuple[int, int]] = []
+
+    def conv1(x: torch.Tensor) -> torch.Tensor:
+        seen.append((int(x[0, 0].argmax()) // 64, int(x[0, 0].argmax()) % 64))
+        return x.abs()
+
+    layers = {f"layer{n}": torch.nn.Identity() for n in (1, 2, 3, 4)}
+    body = SimpleNamespace(conv1=conv1, bn1=torch.nn.Identity(), relu=torch.nn.Identity(), **layers)
+    network = SimpleNamespace(
+        encode=SimpleNamespace(body=body, border=0.1), head=SimpleNamespace(weight=torch.tensor([[0.0], [1.0]]))
+    )
+    judge = SimpleNamespace(_network=network, recipe=SimpleNamespace(resolution=64))
+    for corner in (6, 57):  # the first and the last pixel that the judge sees
+        pixels = np.full((1, 64, 64), 128, np.uint8)
+        pixels[0, corner, corner] = 255
+        seen.clear()
+        benchmark.judge_maps(judge, pixels, 1, 0)
+        moved = np.array(seen) - corner
+        assert np.abs(moved).max() == 4  # nowhere round the edge
+        assert (moved.sum(0) == 0).all()
+        assert len(set(seen)) == 9

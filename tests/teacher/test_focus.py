@@ -15,10 +15,10 @@ from expressivegan.teacher import CXR_CAM_Teacher
 from expressivegan.teacher.fit import fit_teacher
 from expressivegan.teacher.focus import (
     Focus,
+    absolute_mass_in,
     donors,
     focus,
     frame_mask,
-    mass_in,
     stray,
     thorax_window,
     with_frames_of,
@@ -47,7 +47,7 @@ def test_the_window_means_the_same_on_every_grid() -> None:
 
 def test_mass_by_hand() -> None:
     maps = np.array([[[3.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], np.float32)
-    share = mass_in(maps, np.array([[0.0, 1.0], [1.0, 0.0]]))
+    share = absolute_mass_in(maps, np.array([[0.0, 1.0], [1.0, 0.0]]))
     assert share[0] == 0.25  # a map's dark places count as well
     assert np.isnan(share[1])
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,16 @@ import numpy.typing as npt
 from expressivegan.atomic import write_bytes
 from expressivegan.checkpoint import state_hash
 from expressivegan.data import load_images
-from expressivegan.data.decode import UnusableError, load_pixels
+from expressivegan.data.decode import Fit, UnusableError, load_pixels
 from expressivegan.data.manifest import Rejected
 from expressivegan.data.store import open_store
-from expressivegan.errors import DataError, InputError
+from expressivegan.errors import DataError, InputError, UnlabelledError
 from expressivegan.evaluation.plan import Progress
 from expressivegan.images import UInt8Array, to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.dcgan import DCGANGenerator
 from expressivegan.synthesis import generate, open_generator
+from expressivegan.synthesis.origin import Origin, origin_of
 
 LEAST = 24
 """Images below which nothing can be said."""
@@ -67,8 +69,13 @@ class Model:
     network: Network
 
     @cached_property
+    def origin(self) -> Origin:
+        """The data that it was trained on."""
+        return origin_of(self.path)
+
+    @cached_property
     def hash(self) -> str:
-        """Of the weights: what provenance calls the model's hash."""
+        """Of arguments and weights: what provenance calls the model's hash."""
         return state_hash(self.network)
 
     @property
@@ -111,7 +118,7 @@ def from_model(
     names = check_classes(model, classes)
     side = model.network.resolution
     images = np.empty((num, side, side), np.uint8)
-    kept = _Kept(keep, f"{model.hash} {seed}") if keep is not None else None
+    kept = _Kept(keep, f"{version('expressivegan')} {model.hash} {seed}") if keep is not None else None
     start = kept.read(images) if kept is not None else 0
     saved = time.monotonic()
     for made in generate(model.network, range(start, num), seed=seed, batch=_BATCH):
@@ -146,7 +153,7 @@ class _Kept:
 
     path: Path
     key: str
-    """Model and seed; the first images of a longer run are those of a shorter one."""
+    """Package version, model and seed; the first images of a longer run are those of a shorter one."""
 
     def read(self, images: UInt8Array) -> int:
         """Fills in what is there, whole batches of it, and says how many images that is."""
@@ -168,13 +175,14 @@ class _Kept:
         write_bytes(self.path, packed.getvalue())
 
 
-def read_generated(source: str, classes: Sequence[str], resolution: int) -> Generated:
+def read_generated(source: str, classes: Sequence[str], resolution: int, fit: Fit = "stretch") -> Generated:
     """Images that any tool made: class folders, `labels.csv` (file, label), an archive of these; or without labels.
 
     Args:
         source: folder or archive.
         classes: names of the data set; those of the images must be among them, in any order and case.
         resolution: side that they are brought to.
+        fit: how those that are not square become so.
 
     Raises:
         DataError: nothing there that is an image.
@@ -183,11 +191,9 @@ def read_generated(source: str, classes: Sequence[str], resolution: int) -> Gene
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*EVERY IMAGE COUNTS AS A PATIENT")  # synthetic images show nobody
         try:
-            found = load_images(source, resolution, progress=False)
-        except DataError as error:
-            if "no class folders" not in str(error):
-                raise
-            return _enough(_unlabelled(Path(source), resolution))
+            found = load_images(source, resolution, fit=fit, progress=False)
+        except UnlabelledError:
+            return _enough(_unlabelled(Path(source), resolution, fit))
     known = {name.casefold(): k for k, name in enumerate(classes)}
     strange = [name for name in found.classes if name.casefold() not in known]
     if strange:
@@ -198,12 +204,12 @@ def read_generated(source: str, classes: Sequence[str], resolution: int) -> Gene
     return _enough(Generated(source, np.asarray(found.images), number[found.labels], unusable=found.manifest.rejected))
 
 
-def _unlabelled(folder: Path, resolution: int) -> Generated:
+def _unlabelled(folder: Path, resolution: int, fit: Fit) -> Generated:
     store = open_store(folder)
     images, unusable = [], []
     for name in sorted(store.listing().files):
         try:
-            images.append(load_pixels(store.read(name), resolution, "stretch"))
+            images.append(load_pixels(store.read(name), resolution, fit))
         except UnusableError as error:
             if (mimetypes.guess_type(name)[0] or "").startswith("image/"):  # notes and tables may stand beside them
                 unusable.append(Rejected(name, str(error)))

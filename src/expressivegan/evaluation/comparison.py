@@ -22,6 +22,7 @@ from expressivegan.evaluation.features import (
     open_space,
 )
 from expressivegan.evaluation.plan import Progress
+from expressivegan.synthesis.origin import check_data
 
 HELD_AGAINST = ("reference", "test")
 """Groups that images may be held against."""
@@ -65,6 +66,8 @@ class Comparison:
     selfsup_recipe: SelfSupervisedRecipe | None = None
     group: str = "reference"
     """Whose real images the synthetic ones are held against: "reference", or "test" with a model that is final."""
+    other_data: bool = False
+    """The data are on purpose not those that the model was trained on; see `check_data`."""
     _opened: dict[str, FeatureSpace] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,13 @@ class Comparison:
         if self.made.images.shape[1:] != (side, side):
             raise InputError(f"images are {self.made.images.shape[1:]}, and the data were loaded at {side} px")
         check_groups(self.data, self.group)
+        if self.made.model is not None:
+            check_data(self.made.model.origin, self.data, other_data=self.other_data)
+
+    @property
+    def trained_on(self) -> str | None:
+        """Hash of the data that the model was trained on; None where it, or the model, is not known."""
+        return None if self.made.model is None else self.made.model.origin.data_hash
 
     def pixels(self, group: str | None = None) -> Pixels:
         """uint8 (n, H, W) of a group; the default is the one that images are held against."""

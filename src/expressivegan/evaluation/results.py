@@ -6,7 +6,7 @@ from typing import Any
 from expressivegan.evaluation.testlog import ordinal
 
 FORMAT = "expressivegan-evaluation"
-VERSION = 3
+VERSION = 4
 """Rises with every change of the fields, and with it results.schema.json."""
 SCHEMA = f"urn:expressivegan:evaluation:{VERSION}"
 
@@ -52,8 +52,28 @@ def summary(sections: Mapping[str, Any], times: int | None = None, unusable: int
             good.append(f"Nothing stands out in {section}.")
     if "memorisation" in sections:
         found = sections["memorisation"]
-        (bad if found["flagged"] else good).append(found["verdict"])
+        (bad if found["suspect"] else good).append(found["verdict"])
     return ([] if times is None else [_looks(times)]) + bad + good
+
+
+def of_data(trained_on: str | None, data: str) -> list[str]:
+    """What must be said of a model's data before any figure; nothing where they are those of the training.
+
+    Args:
+        trained_on: hash of the data that the model was trained on, if it is known.
+        data: hash of those that it is judged by.
+    """
+    if trained_on == data:
+        return []
+    if trained_on is None:
+        return [
+            "The model does not say which data it was trained on: if on others than these, or on another deal of them, "
+            "its training patients stand in every group, and neither memorisation nor any distance can be believed."
+        ]
+    return [
+        f"Held against other data (hash {data[:12]}) than the model was trained on ({trained_on[:12]}): memorisation "
+        "cannot be told, and if patients stand in both, the distances flatter."
+    ]
 
 
 def _looks(times: int) -> str:
@@ -81,7 +101,7 @@ def main_figures(sections: Mapping[str, Any]) -> dict[str, float | bool | None]:
         figures["agreement"] = whole["accuracy_fake"]["value"]
         figures["agreement of real images"] = whole["accuracy_real"]["value"]
     if "memorisation" in sections:
-        figures["memorisation flagged"] = sections["memorisation"]["flagged"]
+        figures["memorisation suspect"] = sections["memorisation"]["suspect"]
         figures["memorisation p"] = sections["memorisation"]["p_value"]
     for name, row in sections.get("faithfulness", {}).get("removal", {}).get("maps", {}).items():
         figures[f"ROAD ({name})"] = row["figures"]["road_combined"]["map"]["value"]

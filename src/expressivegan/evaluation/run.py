@@ -19,9 +19,9 @@ from expressivegan.atomic import write_text
 from expressivegan.data.manifest import GROUPS
 from expressivegan.errors import DataError, InputError
 from expressivegan.evaluation.plan import Plan, Progress
-from expressivegan.evaluation.results import FORMAT, SCHEMA, VERSION, main_figures, summary
+from expressivegan.evaluation.results import FORMAT, SCHEMA, VERSION, main_figures, of_data, summary
 from expressivegan.evaluation.sections import SECTIONS, SUITES, Subject
-from expressivegan.evaluation.testlog import NAME, append_log, check_log
+from expressivegan.evaluation.testlog import NAME, Look, begin_look, check_log, end_look
 from expressivegan.intervals import plain
 
 __all__ = ["SECTIONS", "SUITES", "Evaluation"]
@@ -40,7 +40,7 @@ class Evaluation(Subject):
         """Evaluates, keeping each section in `out/parts` so that a second run goes on.
 
         An evaluation on the test group is appended to `test-evaluations.jsonl` beside the model, or beside `out` where
-        no model of ours made the images.
+        no model of ours made the images: before the first section is measured, and its figures after the last.
 
         Args:
             out: an existing folder.
@@ -51,7 +51,8 @@ class Evaluation(Subject):
 
         Raises:
             InputError: an unknown section or feature space, a section that needs labels or networks which are
-                not there, or test evaluations that could not be logged.
+                not there, memorisation on other data than the training's, or test evaluations that could not be
+                logged.
             DataError: no section can be measured.
         """
         chosen = self._chosen(sections)
@@ -62,6 +63,7 @@ class Evaluation(Subject):
         costs = {f"fitting {s}": self._fitting_cost(s) for s in spaces}
         plan = Plan(costs | {name: SECTIONS[name].cost(self) for name in chosen}, self.progress)
         self._open(spaces, plan)
+        look = None if log is None else self._begin(log)
         found: dict[str, Any] = {}
         left_out: dict[str, str] = {}
         for name in chosen:
@@ -83,8 +85,9 @@ class Evaluation(Subject):
             found[name] = part
         if not found:
             raise DataError("nothing can be measured: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()))
-        logged = None if log is None else self._write_down(log, found)
-        return self._results(found, left_out, logged)
+        if look is not None:
+            end_look(look, main_figures(found))
+        return self._results(found, left_out, look)
 
     def key(self, section: str) -> str | None:
         """What a section's figures depend on; None where that cannot be known, as of a user's own Python module."""
@@ -106,6 +109,8 @@ class Evaluation(Subject):
             else ""
             for name, section in SECTIONS.items()
         }
+        if self.trained_on not in (None, self.data.data_hash):
+            lacks["memorisation"] = "the training images, and the data are others (--other-data)"
         if sections is None:
             return [name for name in SUITES["standard"] if not lacks[name]]
         for name in sections:
@@ -142,7 +147,7 @@ class Evaluation(Subject):
     def _log(self, out: Path) -> Path:
         return (out.absolute().parent if self.made.model is None else self.made.model.home) / NAME
 
-    def _write_down(self, log: Path, found: dict[str, Any]) -> dict[str, Any]:
+    def _begin(self, log: Path) -> Look:
         model = self.made.model
         entry = {
             "hash": self.made.content_hash if model is None else model.hash,
@@ -154,18 +159,15 @@ class Evaluation(Subject):
             "images": len(self.made.images),
             "test": self._count("test"),
             "seed": self.seed,
-            "figures": main_figures(found),
         }
-        return {"file": str(log), "times": append_log(log, entry)}
+        return begin_look(log, entry)
 
     # --- results ------------------------------------------------------------------------------------------------------
 
     def _count(self, group: str) -> dict[str, int]:
         return {"images": len(self.labels(group)), "patients": len(set(self.patients(group)))}
 
-    def _results(
-        self, found: dict[str, Any], left_out: dict[str, str], logged: dict[str, Any] | None
-    ) -> dict[str, Any]:
+    def _results(self, found: dict[str, Any], left_out: dict[str, str], look: Look | None) -> dict[str, Any]:
         labels, model = self.made.labels, self.made.model
         counts = None if labels is None else np.bincount(labels, minlength=len(self.data.classes)).tolist()
         return {
@@ -185,6 +187,7 @@ class Evaluation(Subject):
                 "source": self.made.source,
                 "hash": self.made.content_hash,
                 "model_hash": None if model is None else model.hash,
+                "trained_on": self.trained_on,
                 "images": len(self.made.images),
                 "unusable": {
                     "images": len(self.made.unusable),
@@ -193,10 +196,13 @@ class Evaluation(Subject):
                 "by_class": None if counts is None else dict(zip(self.data.classes, counts, strict=True)),
             },
             "settings": {"seed": self.seed, "k": self.k, "spaces": list(self.spaces)},
-            "test_log": logged,
+            "test_log": None if look is None else {"file": str(look.file), "times": look.times},
             "sections": found,
             "left_out": left_out,
-            "summary": summary(found, None if logged is None else logged["times"], len(self.made.unusable)),
+            "summary": [
+                *([] if model is None else of_data(model.origin.data_hash, self.data.data_hash)),
+                *summary(found, None if look is None else look.times, len(self.made.unusable)),
+            ],
         }
 
 

@@ -6,7 +6,9 @@ into training figures; so each look is written down beside the model, and the re
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,25 @@ def check_log(path: Path) -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class Look:
+    """An evaluation on the test patients that has been written down."""
+
+    file: Path
+    """The log."""
+    id: str
+    """Stands in both of its lines."""
+    hash: str
+    """Of the model or images."""
+    times: int
+    """How many looks of that hash are in the log, this one included."""
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries, oldest first; none where there is no file. A line that cannot be read has the hash None.
+    """The looks, oldest first; none where there is no file.
+
+    Both lines of a look are one entry, without `figures` where it did not come to its end. A line that cannot be read
+    is an entry with the hash None.
 
     Raises:
         DataError: the file cannot be read.
@@ -47,7 +66,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise DataError(f"the log of test evaluations {path} cannot be read ({error.strerror})") from error
-    return [_entry(line) for line in lines]
+    looks: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines):
+        entry = _entry(line)
+        key = str(entry.get("look", f"line {number}"))
+        looks[key] = entry | looks.get(key, {})
+    return list(looks.values())
 
 
 def _entry(line: str) -> dict[str, Any]:
@@ -58,20 +82,32 @@ def _entry(line: str) -> dict[str, Any]:
     return found if isinstance(found, dict) and "hash" in found else {"hash": None}
 
 
-def append_log(path: Path, entry: Mapping[str, Any]) -> int:
-    """Writes an entry as one line, in one write, and flushes it.
+def begin_look(path: Path, entry: Mapping[str, Any]) -> Look:
+    """Writes a look down, before anything is measured: whoever stops it half-way has looked, too.
 
     Args:
         path: of the log.
         entry: what JSON knows, with the `hash` of the model or images.
 
     Returns:
-        How often that hash stands in the log now; lines that cannot be read may have been of any model, and count.
+        The look; lines that cannot be read may have been of any model, and count.
 
     Raises:
         DataError: the log cannot be read or written.
     """
     times = 1 + sum(old["hash"] in (entry["hash"], None) for old in read_log(path))
+    look = Look(path, uuid.uuid4().hex, entry["hash"], times)
+    _append(path, {"look": look.id, **entry})
+    return look
+
+
+def end_look(look: Look, figures: Mapping[str, Any]) -> None:
+    """Writes down what a look has shown. Raises DataError: the log cannot be written."""
+    _append(look.file, {"look": look.id, "hash": look.hash, "figures": dict(figures)})
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    """One line, in one write, flushed."""
     line = json.dumps({"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **entry}, ensure_ascii=False)
     try:
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
@@ -83,7 +119,6 @@ def append_log(path: Path, entry: Mapping[str, Any]) -> int:
             os.close(file)
     except OSError as error:
         raise DataError(f"the log of test evaluations {path} cannot be written ({error}); free its folder") from error
-    return times
 
 
 def ordinal(times: int) -> str:

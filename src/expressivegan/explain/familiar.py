@@ -10,8 +10,10 @@ A chest upside down stays inside that cloud half of the time, so a fourth view i
 small copies and the same turned by 180 degrees or mirrored top to bottom (known transformations as outliers: Golan and
 El-Yaniv, *Deep anomaly detection using geometric transformations*, NeurIPS 2018).
 
-The threshold is that of split conformal prediction over patients who took no part: of new patients like them, at most
-`RISK` are warned about on average, whatever the distances' distribution.
+The threshold is set as in split conformal prediction, on patients whom neither the networks nor the means have learnt
+from. There at most `RISK` of new patients like them would be warned about on average, whatever the distances'
+distribution. Here that holds nearly, not strictly: the units of the views and the middle of the fourth, five numbers in
+all, come from the same patients. It is measured on others, see docs/explain.md.
 """
 
 import math

@@ -65,6 +65,11 @@ def open_explainer(
         check_methods(methods)
     where = resolve_device(device)
     teacher, D, fit = networks_of_run(path, notes)
+    if teacher is None:
+        raise CheckpointError(
+            f"model (={path}) was trained without a teacher, so there is none to explain with; fit one with "
+            "expressivegan teach and give its folder"
+        )
     teacher.requires_grad_(False).to(where)
     if D is not None:
         D.requires_grad_(False).to(where)
@@ -77,7 +82,21 @@ def open_explainer(
     return found
 
 
-def networks_of_run(path: Path, notes: list[str]) -> tuple[CXR_CAM_Teacher, DiscriminatorWithExplain | None, Fit]:
+def networks_of_run(
+    path: Path, notes: list[str]
+) -> tuple[CXR_CAM_Teacher | None, DiscriminatorWithExplain | None, Fit]:
+    """Teacher and discriminator of a run, or a lone teacher, in evaluation mode, and how images are made square.
+
+    Args:
+        path: a run or a teacher's model directory.
+        notes: gets a sentence on why there is no discriminator.
+
+    Returns:
+        The teacher is None for a run that was trained without one.
+
+    Raises:
+        CheckpointError: neither of the two, a teacher that is not there any more, or a damaged network.
+    """
     if not path.is_dir():
         raise CheckpointError(f"model (={path}) does not exist; give a run, or a teacher's model directory")
     settings = read_json(path / "settings.json")
@@ -86,15 +105,11 @@ def networks_of_run(path: Path, notes: list[str]) -> tuple[CXR_CAM_Teacher, Disc
     if not settings and not any((path / name).is_dir() for name in ("teacher", "discriminator")):
         raise CheckpointError(f"model (={path}) holds no run and no teacher; give a folder that train or teach wrote")
     name = settings.get("teacher")
-    if name == "none" and not (path / "teacher").is_dir():
-        raise CheckpointError(
-            f"model (={path}) was trained without a teacher, so there is none to explain with; fit one with "
-            "expressivegan teach and give its folder"
-        )
+    unguided = name == "none" and not (path / "teacher").is_dir()
     named = isinstance(name, str) and name != "none"
     if named and not str(name).startswith(XRV_PREFIX) and not Path(str(name)).is_dir():
         raise CheckpointError(f"model (={path}) was guided by the teacher {name}, which is not there any more")
-    teacher = open_teacher(str(name)) if named else open_teacher(str(path / "teacher"))
+    teacher = None if unguided else open_teacher(str(name) if named else str(path / "teacher"))
     config = settings.get("config", {})
     fit = cast("Fit", config["fit"]) if config.get("fit") in get_args(Fit) else "stretch"
     if config.get("method") == "dcgan":

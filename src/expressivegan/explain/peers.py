@@ -1,8 +1,9 @@
 """Grad-CAM, Grad-CAM++ and occlusion by libraries that others maintain, beside our own maps.
 
 Each explains what ours do: the class's logit against the reference class (softmax ignores what is added to all), at the
-last, rectified features. There Grad-CAM (Selvaraju et al., ICCV 2017) is our referenced CAM, rectified and divided by
-the number of cells; Grad-CAM++ (Chattopadhyay et al., WACV 2018) and occlusion (Zeiler and Fergus, ECCV 2014) are not.
+last, rectified features. There Grad-CAM (Selvaraju et al., ICCV 2017) is our referenced CAM before smoothing, rectified
+and divided by the number of cells: the teacher's backbone `compact-fine` smooths its own maps by about a cell, the
+libraries do not. Grad-CAM++ (Chattopadhyay et al., WACV 2018) and occlusion (Zeiler and Fergus, ECCV 2014) are not.
 """
 
 import copy
@@ -94,7 +95,7 @@ def _described(method: Method, values: Tensor, of: str, against: str) -> Map:
 
 
 def _grad_cam(network: Margins, images: Tensor, focus: list[int]) -> Tensor:
-    """(B, h, w) ≥ 0, times the number of cells: in logits, as our CAMs."""
+    """(B, h, w) ≥ 0, times the number of cells: in logits, as our CAMs; never smoothed."""
     from captum.attr import LayerGradCam
 
     found: Tensor = LayerGradCam(network, network.seam).attribute(

@@ -15,6 +15,7 @@ from expressivegan.report.marks import MADE, REAL, WRONG, box, dot, name_rows
 
 Json = Mapping[str, Any]
 
+FIGURES = ("ladder-*", "agreement", "anatomy", "shortcuts", "memorisation", "faithfulness")
 _DPI = 100
 _FLOOR = "real, other patients"
 _SHARES = ("precision", "recall", "density", "coverage")
@@ -22,7 +23,7 @@ _SHARES = ("precision", "recall", "density", "coverage")
 
 def write_figures(results: Json, out: Path) -> list[Path]:
     """Draws what the sections hold into `out/figures`: ladder-SPACE, agreement, anatomy, shortcuts, memorisation,
-    faithfulness (PNG).
+    faithfulness (PNG), and takes away those that stood there.
 
     Args:
         results: as results.schema.json says.
@@ -44,6 +45,7 @@ def write_figures(results: Json, out: Path) -> list[Path]:
         "faithfulness": draw_faithfulness,
     }
     figures |= {name: draw(sections[name]) for name, draw in drawn.items() if name in sections}
+    remove_figures(out)
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
     paths = []
@@ -54,6 +56,13 @@ def write_figures(results: Json, out: Path) -> list[Path]:
         with replacing(paths[-1]) as temporary:
             figure.savefig(temporary, dpi=_DPI, format="png")
     return paths
+
+
+def remove_figures(out: Path) -> None:
+    """Takes away the figures of another evaluation."""
+    for pattern in FIGURES:
+        for path in (out / "figures").glob(f"{pattern}.png"):
+            path.unlink()
 
 
 def draw_ladder(name: str, space: Json, n: int) -> Figure:

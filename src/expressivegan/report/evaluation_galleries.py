@@ -13,6 +13,7 @@ from expressivegan.images import UInt8Array, grid, save_png
 from expressivegan.report.evaluation import Json
 from expressivegan.streams import derive_seed
 
+GALLERIES = ("contact-sheet", "closest-pairs", "anatomy-violations")
 _ACROSS = 10  # images of a row of the contact sheet
 _VIOLATIONS = 24
 _TILE = 112  # pixels that an image is shown at, about
@@ -20,7 +21,8 @@ _MARGIN, _STRIP = 150, 22
 
 
 def write_galleries(results: Json, of: Comparison, out: Path) -> list[Path]:
-    """Writes contact-sheet.png, and closest-pairs.png and anatomy-violations.png where those sections were measured.
+    """Writes contact-sheet.png, and closest-pairs.png and anatomy-violations.png where those sections were measured,
+    and takes away those that stood there.
 
     Training and held-out images of patients stand in them: treat them like the data.
 
@@ -32,6 +34,7 @@ def write_galleries(results: Json, of: Comparison, out: Path) -> list[Path]:
     Returns:
         The files.
     """
+    remove_galleries(out)
     sections, pictures = results["sections"], {"contact-sheet": contact_sheet(of)}
     pairs = [ClosePair(**pair) for pair in sections.get("memorisation", {}).get("gallery", ())]
     if pairs:
@@ -48,6 +51,12 @@ def write_galleries(results: Json, of: Comparison, out: Path) -> list[Path]:
         paths.append(out / f"{name}.png")
         save_png(paths[-1], picture)
     return paths
+
+
+def remove_galleries(out: Path) -> None:
+    """Takes away the galleries of another evaluation."""
+    for name in GALLERIES:
+        (out / f"{name}.png").unlink(missing_ok=True)
 
 
 def contact_sheet(of: Comparison) -> UInt8Array:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.synthesis.counterfactual import Strip
 from expressivegan.synthesis.files import file_name
 from expressivegan.synthesis.projection import Projection
-from expressivegan.synthesis.provenance import package_version, png_text
+from expressivegan.synthesis.provenance import is_whole, package_version, png_text
 
 FORMAT, VERSION = "expressivegan-counterfactuals", 1
 """VERSION rises with every change of the fields, and with it counterfactual.schema.json."""
+UNFINISHED = "unfinished.jsonl"
+"""While a run goes on: a line that says what was asked for, then one for each counterfactual whose files are whole."""
 _SHOWN = 16  # rows of the montage
 
 
@@ -33,6 +36,8 @@ class Scorer:
     """A classifier that says what an image shows: uint8 (N, H, W) → probabilities (N, K)."""
 
     classes: tuple[str, ...]
+    identity: str
+    """Of its weights."""
     predict: Callable[[UInt8Array], npt.NDArray[np.float32]]
 
 
@@ -54,8 +59,9 @@ class Item:
 def write_counterfactuals(
     out: Path,
     model: GeneratorWithCAMGuidance,
-    items: Iterable[Item],
+    items: Sequence[Callable[[], Item]],
     scorers: Mapping[str, Scorer | None],
+    asked: Mapping[str, Any],
     *,
     steer: Tensor | None = None,
     regions: Sequence[str] = (),
@@ -64,15 +70,18 @@ def write_counterfactuals(
 ) -> Path:
     """Writes each counterfactual, a montage of the first ones, and counterfactuals.json, which comes last.
 
+    Goes on where it was interrupted: `UNFINISHED` stands there until counterfactuals.json does.
+
     Layout of `out`: `before/`, `after/`, `difference/`, `maps/` and `strips/`, each with `000000-LABEL.png`; of a real
     image also `fitted/`; `montage.png` (rows: strip, map, difference); `counterfactuals.json`, as
     counterfactual.schema.json says.
 
     Args:
-        out: an empty folder.
+        out: an empty folder, or one where the same was interrupted.
         model: what made them.
-        items: the counterfactuals, in the order of their rows.
+        items: what makes each counterfactual, in the order of their rows; those that are there are not made again.
         scorers: classifiers by name; None for one that cannot be had, which the JSON says.
+        asked: JSON values that, with model, scorers and region, settle every counterfactual.
         steer: (1, 1, H, W), the region that was asked for.
         regions: its words.
         notes: sentences for the JSON, such as why a scorer is missing.
@@ -80,18 +89,32 @@ def write_counterfactuals(
 
     Returns:
         Path of counterfactuals.json.
+
+    Raises:
+        InputError: nothing to write, or the folder holds what was interrupted of something else.
     """
+    if not items:
+        raise InputError("there is no counterfactual to write; ask for one at least")
     digest = state_hash(model)
+    known = {name: None if s is None else s.identity for name, s in scorers.items()}
+    begun = {**asked, "num": len(items), "model": digest, "scorers": known}
+    begun["steer"] = None if steer is None else _mark(steer)
+    kept = _kept(out, begun)
+    write_text(out / UNFINISHED, "".join(json.dumps(line) + "\n" for line in (begun, *kept)))
     records: list[dict[str, Any]] = []
     rows: list[Tensor] = []
-    for item in items:
-        records.append(_write(out, item, digest, scorers, steer))
-        if len(records) <= _SHOWN:
+    for n, make in enumerate(items):
+        item = make() if n < _SHOWN or n >= len(kept) else None
+        if n < len(kept):
+            records.append(kept[n])
+        elif item is not None:
+            records.append(_write(out, item, digest, scorers, steer))
+            with (out / UNFINISHED).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(records[-1]) + "\n")
+        if item is not None and n < _SHOWN:
             rows += [item.strip.images, item.strip.mask * 2 - 1, item.strip.difference / 2]
         if progress is not None:
             progress(len(records))
-    if not records:
-        raise InputError("there is no counterfactual to write; ask for one at least")
     columns = len(records[0]["strengths"]) + 2
     save_png(out / "montage.png", grid(torch.cat(rows), columns=columns), png_text({"model": digest}))
     found = {
@@ -107,7 +130,31 @@ def write_counterfactuals(
         "counterfactuals": records,
     }
     write_text(out / "counterfactuals.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    (out / UNFINISHED).unlink()
     return out / "counterfactuals.json"
+
+
+def _kept(out: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Records of an interrupted run, as far as their files are whole.
+
+    Raises:
+        InputError: something else was begun there.
+    """
+    if not (out / UNFINISHED).exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for line in (out / UNFINISHED).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break  # cut short
+    if lines and lines[0] != json.loads(json.dumps(begun)):
+        raise InputError(
+            f"--out (={out}) holds what was interrupted of another model, number, label, seed, strength, image, "
+            "region or classifier; choose another folder or delete it"
+        )
+    whole = (all(is_whole(out / name) for name in line["files"].values()) for line in lines[1:])
+    return [line for line, _ in zip(lines[1:], takewhile(bool, whole), strict=False)]
 
 
 def _write(

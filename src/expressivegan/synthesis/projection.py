@@ -182,7 +182,8 @@ class _Fit:
 
     def distance(self, parts: Composition) -> Tensor:
         """(B,) squared differences at three scales, of features, and of M and the map that it shall follow."""
-        # Under M the lesion alone may move: else the base would learn the disease, which then could not be taken away.
+        # Under M the base's picture gets no gradient: else it would learn the disease, which then could not be taken
+        # away. Its styles still move there, through M and δ, which read the base's features.
         base = parts.base * (1 - parts.mask.detach()) + (parts.base * parts.mask).detach()
         image = torch.tanh(base + parts.mask * parts.delta)
         total = torch.zeros(len(image))

@@ -105,7 +105,11 @@ def _region(what: str | Path, resolution: int) -> Tensor:
     if words and words[0].casefold() in ("ellipse", "box"):
         return _shape(str(what), words[0].casefold(), words[1:], resolution)
     path = Path(what)
-    if path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # a name too long for the file system, or with a zero byte
+        found = False
+    if found:
         return _picture(path, resolution)
     raise InputError(f"steer (={str(what)!r}) is neither a file nor a known region; give {_HOW}")
 

@@ -59,7 +59,7 @@ class CXR_CAM_Teacher(
         meth: how the referenced maps of the classes are merged: `max` over classes, `mean`, `weighted` by probability,
             or `topk`, the mean over the likeliest min(3, K-1) classes (1 where K ≤ 3).
         weights: `xrv:NAME` for torchxrayvision's DenseNet-121 (downloaded on first use), or None for fresh weights.
-        backbone: architecture of fresh weights: `compact` or `densenet121`.
+        backbone: architecture of fresh weights: `compact-fine`, `compact` or `densenet121`, see docs/teacher.md.
         classes: class names of fresh weights.
         reference: the class without disease, or None; named weights have none.
         resolution: side of the images that the network works at; others are resized to it.

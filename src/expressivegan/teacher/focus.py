@@ -115,7 +115,7 @@ def look(
     return np.concatenate(maps), np.concatenate(chances)
 
 
-def mass_in(maps: npt.NDArray[np.float32], region: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def absolute_mass_in(maps: npt.NDArray[np.float32], region: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(N, H, W) signed maps and weights (H, W) in [0, 1] → (N,) share of |map| there; NaN for a map of zeros."""
     size = np.abs(maps).astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -156,8 +156,8 @@ def focus(
 
     ill = np.flatnonzero(labels != (-1 if teacher.reference is None else teacher.reference))
     own = maps[ill, labels[ill]]
-    frame = mass_in(own, frame_mask(side).astype(np.float64))
-    outside = mass_in(own, 1 - thorax_window(side).double().numpy())
+    frame = absolute_mass_in(own, frame_mask(side).astype(np.float64))
+    outside = absolute_mass_in(own, 1 - thorax_window(side).double().numpy())
     return Focus(
         swapped(True),
         swapped(False),

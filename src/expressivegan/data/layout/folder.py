@@ -16,14 +16,15 @@ from expressivegan.data.layout.plan import (
     split_named,
 )
 from expressivegan.data.manifest import Rejected
-from expressivegan.errors import DataError
+from expressivegan.errors import DataError, UnlabelledError
 
 
 def read(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> Layout:
     """Classes from the folders' names, patients from the pattern.
 
     Raises:
-        DataError: no class folders, or an empty one.
+        UnlabelledError: no class folders.
+        DataError: an empty one.
     """
     base = ""
     while True:  # an archive often unpacks into a folder of its own
@@ -34,7 +35,7 @@ def read(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> Layo
         base = path
     top = listing.within(base)
     if not top:
-        raise DataError(
+        raise UnlabelledError(
             f"{name} has no class folders ({len(listing.below(base))} files); lay it out as class/image.png "
             "or train/class/image.png and test/class/image.png, or add a table with the columns path and label"
         )
@@ -46,7 +47,7 @@ def read(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> Layo
         for label in listing.within(f"{prefix}{folder}".rstrip("/")):
             places[printable(label)].append((f"{folder}/{label}".lstrip("/"), split_of.get(folder)))
     if not places:
-        raise DataError(f"{name} has no class folders in {', '.join(top)}; lay it out as train/class/image.png")
+        raise UnlabelledError(f"{name} has no class folders in {', '.join(top)}; lay it out as train/class/image.png")
     has_test = "test" in split_of.values() if is_split else False
     layout = Layout("folder", base, in_order(set(places)), pattern is not None, has_test)
     taken: set[str] = set()

@@ -8,7 +8,6 @@ from expressivegan.evaluation.anatomy.report import (
     QUANTILES,
     VIOLATIONS,
     AnatomyReport,
-    anatomy_gallery,
     anatomy_report,
     compare_landmarks,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "MaskSource",
     "Masks",
     "PSPNetMasks",
-    "anatomy_gallery",
     "anatomy_report",
     "compare_landmarks",
     "draw_landmarks",

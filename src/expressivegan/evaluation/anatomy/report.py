@@ -9,9 +9,7 @@ import numpy.typing as npt
 
 from expressivegan.errors import InputError
 from expressivegan.evaluation.anatomy.curves import Bools, Ints, MaskSource, Pixels
-from expressivegan.evaluation.anatomy.draw import draw_landmarks
 from expressivegan.evaluation.anatomy.landmarks import MEASURES, Floats, Landmarks, check_pixels, landmarks
-from expressivegan.images import UInt8Array
 from expressivegan.intervals import Interval, plain, share_interval
 from expressivegan.streams import derive_seed
 
@@ -146,21 +144,6 @@ def compare_landmarks(
         warnings += _sentences(scope, figures[scope])
     worst, reasons = _worst(real, fake, real_labels, fake_labels, kept)
     return AnatomyReport(figures, tuple(warnings), worst, reasons, real, fake)
-
-
-def anatomy_gallery(
-    report: AnatomyReport, fake: Pixels, *, n: int = 24, columns: int = 6, source: MaskSource | None = None
-) -> UInt8Array:
-    """The worst fakes with their outlines and the reason, uint8 (H, W, 3).
-
-    Raises:
-        InputError: other images than the report's, or n < 1.
-    """
-    if n < 1 or len(fake) != len(report.fake):
-        raise InputError(f"n (={n}) must be at least 1, and fake ({len(fake)} images) the {len(report.fake)} reported")
-    chosen = report.worst[:n]
-    captions = [f"{i} {reason}" for i, reason in zip(chosen, report.reasons[:n], strict=True)]
-    return draw_landmarks(fake[chosen], captions, columns=columns, source=source)
 
 
 def check_labels(labels: npt.ArrayLike, n: int, classes: int, name: str) -> Ints:

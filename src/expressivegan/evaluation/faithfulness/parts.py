@@ -119,17 +119,20 @@ class Parts:
         return {"lung_area": float(lungs.mean()), **part}
 
     def sanity_of_teacher(self, teacher: CXR_CAM_Teacher, others: Sequence[CXR_CAM_Teacher]) -> dict[str, Any]:
-        """Parameters, classes and seeds."""
+        """Parameters, classes (where two have a map of their own) and seeds (where others are given)."""
         size = self.images.shape[1:]
         options: dict[str, Any] = {"rounds": self.rounds, "seed": self.seed}
-        maps, _ = teacher_class_maps(teacher, self.images)
-        each = np.stack([enlarge(maps[:, k], size) for k in range(maps.shape[1])], 1)
         found = {
             "parameter_randomisation": cascade(
                 teacher, lambda t: enlarge(teacher_maps(t, self.images), size), self.patients, **options
             ),
-            "random_logit": random_logit(each, self.labels, self.patients, **options),
         }
+        if len(set(teacher.trained) - {teacher.reference}) > 1:
+            maps, _ = teacher_class_maps(teacher, self.images)
+            each = np.stack([enlarge(maps[:, k], size) for k in range(maps.shape[1])], 1)
+            found["random_logit"] = random_logit(
+                each, self.labels, self.patients, reference=teacher.reference, **options
+            )
         if others:
             seen = [enlarge(teacher_maps(t, self.images), size) for t in (teacher, *others)]
             found["repeatability"] = repeatability(seen, self.patients, **options)

@@ -189,7 +189,13 @@ def cascade(
 
 
 def random_logit(
-    class_maps: npt.ArrayLike, labels: npt.ArrayLike, patients: Sequence[str], *, seed: int = 0, rounds: int = 500
+    class_maps: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    patients: Sequence[str],
+    *,
+    reference: int | None = None,
+    seed: int = 0,
+    rounds: int = 500,
 ) -> dict[str, Any]:
     """Is the map of another class another map? (Sixt, Granz and Landgraf, *When Explanations Lie*, ICML 2020)
 
@@ -197,6 +203,8 @@ def random_logit(
         class_maps: (N, K, H, W), one map for each class.
         labels: (N,) the class explained.
         patients: N names.
+        reference: the class whose referenced map is 0, and so unlike every other: it is never drawn, or one map for all
+            other classes would pass.
         seed: of the other class and of the pairs.
         rounds: of the bootstrap.
 
@@ -205,15 +213,20 @@ def random_logit(
         `random_pairs` beside them, and `passes`: SSIM below that of random pairs.
 
     Raises:
-        InputError: wrong shapes or labels, or fewer than two classes.
+        InputError: wrong shapes or labels, or fewer than two classes besides the reference.
     """
     maps, own = np.asarray(class_maps, np.float64), np.asarray(labels)
-    if maps.ndim != 4 or maps.shape[1] < 2:
-        raise InputError(f"class_maps of shape {maps.shape} must be (N, K, H, W) with two classes at least")
+    kept = np.array([k for k in range(maps.shape[1] if maps.ndim == 4 else 0) if k != reference])
+    if len(kept) < 2:
+        raise InputError(
+            f"class_maps of shape {maps.shape} must be (N, K, H, W) with two classes at least besides the reference"
+        )
     if own.shape != (len(maps),) or own.min() < 0 or own.max() >= maps.shape[1]:
         raise InputError(f"labels must be {len(maps)} classes from 0 to {maps.shape[1] - 1}, not {own}")
+    if (own == reference).any():
+        raise InputError(f"labels must not be the reference ({reference}), whose map is 0; leave such images out")
     rng = np.random.default_rng(derive_seed(seed, "faithfulness.classes"))
-    other = (own + rng.integers(1, maps.shape[1], len(own))) % maps.shape[1]
+    other = kept[(np.searchsorted(kept, own) + rng.integers(1, len(kept), len(own))) % len(kept)]
     rows = np.arange(len(maps))
     found = likeness(maps[rows, own], maps[rows, other], patients, rounds)
     pairs = random_pairs(maps[rows, own], patients, seed, rounds)

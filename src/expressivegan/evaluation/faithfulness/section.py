@@ -32,7 +32,10 @@ _COSTS = {"teacher": 8, "discriminator": 29, "removal": 150, "in_lungs": 3, "tru
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The networks of a run, on the CPU, in evaluation mode; what is None is left out by name."""
+    """The networks of a run, on the CPU, in evaluation mode; what is None is left out by name.
+
+    So are a teacher and a discriminator whose classes are not those of the data, such as torchxrayvision's.
+    """
 
     teacher: CXR_CAM_Teacher | None = None
     discriminator: DiscriminatorWithExplain | None = None
@@ -79,7 +82,7 @@ def faithfulness_section(
         the generator.
 
     Raises:
-        InputError: no network at all, or classes of one that are not those of the data.
+        InputError: no network at all, or none with the classes of the data.
         DataError: the group is too small, or there is no reference class.
     """
     teacher, model, generator = networks.teacher, networks.discriminator, networks.generator
@@ -87,9 +90,13 @@ def faithfulness_section(
     left_out = {name: f"the run has no {name}" for name, network in given.items() if network is None}
     if len(left_out) == len(given):
         raise InputError("networks are empty; give a teacher, a discriminator or a generator")
-    for name, network in (("teacher", teacher), ("discriminator", model)):
-        if network is not None:
-            _check_classes(name, network.classes, data)
+    if teacher is not None and (why := _strange(teacher.classes, data)):
+        left_out["teacher"], teacher = f"the teacher {why}", None
+    if model is not None and (why := _strange(model.classes, data)):
+        left_out["discriminator"], model = f"the discriminator {why}", None
+    if len(left_out) == len(given):
+        raise InputError(f"{'; '.join(left_out.values())}; give the data that the run was trained on")
+    others = [other for other in networks.other_teachers if not _strange(other.classes, data)]
     parts = Parts(data, group, count, rounds, seed)
     found: dict[str, Any] = {}
     explanations: dict[str, Floats] = {}
@@ -98,9 +105,13 @@ def faithfulness_section(
     def of_teacher(told: Progress) -> None:
         assert teacher is not None
         explanations["teacher"] = teacher_maps(teacher, parts.images)
-        sanity["teacher"] = parts.sanity_of_teacher(teacher, networks.other_teachers)
-        if not networks.other_teachers:
+        sanity["teacher"] = parts.sanity_of_teacher(teacher, others)
+        if "random_logit" not in sanity["teacher"]:
+            left_out["random_logit"] = "only one class has a map of its own: there is no other class to compare with"
+        if not others:
             left_out["repeatability"] = "no teacher of another seed was given"
+            if networks.other_teachers:
+                left_out["repeatability"] += " that knows the classes of the data"
 
     def of_discriminator(told: Progress) -> None:
         assert model is not None
@@ -156,9 +167,8 @@ def faithfulness_section(
     return {**result, "warnings": warnings_of(result)}
 
 
-def _check_classes(name: str, classes: Sequence[str], data: ImageSet) -> None:
-    if tuple(classes) != tuple(data.classes):
-        raise InputError(
-            f"the {name} knows {', '.join(classes)}, and the data hold {', '.join(data.classes)}; give the data "
-            "that it was trained on"
-        )
+def _strange(classes: Sequence[str], data: ImageSet) -> str:
+    """What is wrong with a network's classes, or nothing."""
+    if tuple(classes) == tuple(data.classes):
+        return ""
+    return f"knows {', '.join(classes)}, and the data hold {', '.join(data.classes)}"

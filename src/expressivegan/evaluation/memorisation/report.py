@@ -43,7 +43,7 @@ class MemorisationReport:
     flagged: bool
     """p_value < 0.05."""
     verdict: str
-    """One or two plain sentences."""
+    """One to three plain sentences."""
     p_value: float
     """Of the null hypothesis that training patients are no nearer than held-out ones; see `permutation.Excess`."""
     p_lean: float
@@ -74,6 +74,11 @@ class MemorisationReport:
     notes: tuple[str, ...]
     """What limits these figures."""
 
+    @property
+    def suspect(self) -> bool:
+        """Something gives training patients away: all images together, those of one class, or the attack."""
+        return self.flagged or self.membership.leaks or any(row.flagged for row in self.by_class.values())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists for JSON; NaN becomes None. Arrays are given by quantiles."""
         calibration = self.calibration
@@ -83,6 +88,7 @@ class MemorisationReport:
                 "training": self.training,
                 "heldout": self.heldout,
                 "flagged": self.flagged,
+                "suspect": self.suspect,
                 "verdict": self.verdict,
                 "p_value": self.p_value,
                 "p_lean": self.p_lean,

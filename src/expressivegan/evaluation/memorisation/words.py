@@ -27,6 +27,10 @@ def verdict(
         said = f"The generator copies training images: {figures}."
     elif flagged:
         said = f"The generator remembers its training images, though not whole ones: {figures}."
+    elif any(row.flagged for row in rows.values()):
+        said = f"The images of some class repeat training images, which all of them together do not show: {figures}."
+    elif membership.leaks:
+        said = f"The images give training patients away, though copies beyond chance are not among them: {figures}."
     else:
         said = f"No sign of memorisation: {figures}."
     for name, row in rows.items():
