@@ -537,6 +537,7 @@ def test_pictures_that_say_nothing_are_counted_against_the_set(tmp_path: Path) -
         Image.fromarray(noise[0]).save(folder / "both.png")
         for i in range(1, 30):
             Image.fromarray(noise[i] // (1 if label == "VIRUS" else 2)).save(folder / f"{i}.png")
+    (tmp_path / "note.txt").write_text("made today")  # no picture, and no fault of the generator
     made = read_generated(str(tmp_path), ("NORMAL", "VIRUS"), 32)
     assert len(made.images) == 58
     assert len(made.unusable) == 4

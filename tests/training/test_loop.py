@@ -129,7 +129,7 @@ def test_both_networks_learn_and_the_teacher_does_not(phantoms: ImageSet, guide:
     assert state_hash(run.nets.D) != before[1]
     assert state_hash(run.ema.model) != before[2]
     still = [k for k, v in run.nets.G.state_dict().items() if torch.equal(v, before[0][k])]
-    assert still == []
+    assert still == ["window"]  # where M may be is no matter of learning
     assert state_hash(guide.teacher) == teacher
     assert not guide.teacher.training
     assert all(p.grad is None and not p.requires_grad for p in guide.teacher.parameters())

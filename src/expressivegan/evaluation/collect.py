@@ -20,6 +20,7 @@ from expressivegan.atomic import write_bytes
 from expressivegan.checkpoint import state_hash
 from expressivegan.data import load_images
 from expressivegan.data.decode import Fit, UnusableError, load_pixels
+from expressivegan.data.layout.plan import is_stray
 from expressivegan.data.manifest import Rejected
 from expressivegan.data.store import open_store
 from expressivegan.errors import DataError, InputError, UnlabelledError
@@ -201,7 +202,8 @@ def read_generated(source: str, classes: Sequence[str], resolution: int, fit: Fi
             f"images (={source!r}) have the labels {', '.join(strange)}, and the data set has {', '.join(classes)}"
         )
     number = np.array([known[name.casefold()] for name in found.classes])
-    return _enough(Generated(source, np.asarray(found.images), number[found.labels], unusable=found.manifest.rejected))
+    unusable = [r for r in found.manifest.rejected if not is_stray(r.reason)]  # maps and overlays may stand beside
+    return _enough(Generated(source, np.asarray(found.images), number[found.labels], unusable=unusable))
 
 
 def _unlabelled(folder: Path, resolution: int, fit: Fit) -> Generated:

@@ -7,6 +7,7 @@ from expressivegan.data import tables
 from expressivegan.data.layout.listing import Listing
 from expressivegan.data.layout.plan import (
     NO_PATIENT,
+    UNNAMED,
     Found,
     Layout,
     Reader,
@@ -101,7 +102,7 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
     if not layout.found:
         raise DataError(f"none of the {len(lines)} images that {name} names can be used; put them beside it")
     taken.update(_LISTS.values())
-    layout.rejected += [Rejected(f, f"{here} does not name it") for f in listing.below(base) if f not in taken]
+    layout.rejected += [Rejected(f, f"{here} {UNNAMED}") for f in listing.below(base) if f not in taken]
     layout.has_test = any(f.official == "test" for f in layout.found)
     layout.classes = in_order({finding for f in layout.found for finding in f.findings})
     return layout

@@ -17,6 +17,8 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 OUTSIDE = "stands outside the class folders"
+UNNAMED = "does not name it"
+"""What a refusal ends with where a table leaves a file out."""
 NO_PATIENT = "patient_regex finds no patient in its path"
 _REFERENCE = ("normal", "no finding")
 
@@ -128,3 +130,8 @@ def shallowest(paths: list[str]) -> list[str]:
 def folder_of(path: str) -> str:
     """The folder that a file stands in; "" at the top."""
     return path.rpartition("/")[0]
+
+
+def is_stray(reason: str) -> bool:
+    """Whether a file was refused because nothing counts it as part of the set, rather than for what it holds."""
+    return reason == OUTSIDE or reason.endswith(UNNAMED)

@@ -11,6 +11,7 @@ from expressivegan.data.decode import UnusableError
 from expressivegan.data.layout.listing import Listing
 from expressivegan.data.layout.plan import (
     NO_PATIENT,
+    UNNAMED,
     Found,
     Layout,
     Reader,
@@ -179,7 +180,7 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
         raise DataError(f"the table {name} names no image that can be used{why}; paths are relative to its folder")
     if all_files:
         layout.rejected += [
-            Rejected(f, f"{here} does not name it") for f in listing.below(base) if f not in lines and f != here
+            Rejected(f, f"{here} {UNNAMED}") for f in listing.below(base) if f not in lines and f != here
         ]
     return layout
 
