@@ -284,7 +284,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     settings = preset("demo").config
     images = load_images(_DEMO_DATA, settings.resolution)
     data_table(images)
-    _fit(images, out / "teacher", replace(UNPROTECTED, backbone="compact-fine", epochs=6), device, "auto")
+    _fit(images, out / "teacher", replace(UNPROTECTED, epochs=6), device, "auto")
     run = out / "run"
     guide, name = _guide(images, str(out / "teacher"), run, device)
     _remember(_DEMO_DATA, run)
