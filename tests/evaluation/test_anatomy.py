@@ -9,6 +9,7 @@ import torch
 from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 
+from benchmark_module import benchmark
 from expressivegan.data import load_images, phantom
 from expressivegan.errors import CheckpointError, InputError, OfflineError
 from expressivegan.evaluation.anatomy import (
@@ -45,23 +46,8 @@ def measured(drawn: Pixels) -> Landmarks:
 @pytest.fixture(scope="module")
 def truth() -> dict[str, np.ndarray]:
     """Shares of the frame, from the phantom's own geometry."""
-    size = 96
-    seeds = range(N)
-    child = phantom._Child(phantom._Numbers([(s, "child") for s in seeds]))
-    x, y, _ = phantom._pose(phantom._Numbers([(s, "shot", 0) for s in seeds]), size)
-    air = phantom._anatomy(child, x, y, size).air > 0.5
-    side = x - child.midline(y)
-    heights = np.linspace(-0.6, 0.7, 200, dtype=np.float32)[None, :, None]
-    above = heights < child.floor
-    heart = [np.where(above, f(heights), 0).max((1, 2)) for f in (child.heart_left, child.heart_right)]
-    thorax = 2 * np.where(heights < child.floor + 0.15, child.side(heights), 0).max((1, 2))
-    return {
-        "right_lung": (air & (side < 0)).mean((1, 2)),
-        "left_lung": (air & (side > 0)).mean((1, 2)),
-        "ctr": (heart[0] + heart[1]) / thorax,
-        "thorax_width": thorax / np.abs(np.diff(x, axis=2)).mean((1, 2)) / size,
-        "midline": (np.abs(side[:, size // 2]).argmin(1) + 0.5) / size,
-    }
+    found: dict[str, np.ndarray] = benchmark("anatomy").phantom_truth(N)
+    return found
 
 
 def halves(images: Pixels) -> tuple[Pixels, Pixels]:

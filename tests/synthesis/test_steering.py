@@ -1,6 +1,5 @@
 """A region is what was asked for, on the side that was asked for; whatever else is one sentence."""
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmark_module import benchmark
 from expressivegan.data import load_images
 from expressivegan.errors import InputError
 from expressivegan.evaluation.anatomy import landmarks
@@ -155,11 +155,7 @@ def test_tensors_that_are_no_region(steer: torch.Tensor, message: str) -> None:
 
 
 def test_the_benchmarks_shifts_are_even_and_bring_no_chest_round_the_edge() -> None:
-    found = spec_from_file_location("steering_benchmark", Path(__file__).parents[2] / "benchmarks" / "steering.py")
-    assert found is not None
-    assert found.loader is not None
-    benchmark = module_from_spec(found)
-    found.loader.exec_module(benchmark)
+    steering = benchmark("steering")
     seen: list[tuple[int, int]] = []
 
     def conv1(x: torch.Tensor) -> torch.Tensor:
@@ -176,7 +172,7 @@ def test_the_benchmarks_shifts_are_even_and_bring_no_chest_round_the_edge() -> N
         pixels = np.full((1, 64, 64), 128, np.uint8)
         pixels[0, corner, corner] = 255
         seen.clear()
-        benchmark.judge_maps(judge, pixels, 1, 0)
+        steering.judge_maps(judge, pixels, 1, 0)
         moved = np.array(seen) - corner
         assert np.abs(moved).max() == 4  # nowhere round the edge
         assert (moved.sum(0) == 0).all()

@@ -22,6 +22,7 @@ from expressivegan.explain.familiar import LEAST_PATIENTS
 from expressivegan.explain.maps import has_mean
 from expressivegan.explain.peers import METHODS, Method, check_methods, missing_library
 from expressivegan.models import DiscriminatorWithExplain
+from expressivegan.synthesis.origin import origin_of
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX
 
@@ -165,7 +166,8 @@ def _baseline(
 
 
 def _real_images(path: Path, resolution: int, fit: Fit, data: str | Path | None, notes: list[str]) -> ImageSet | None:
-    source = data if data is not None else read_json(path / "data.json").get("source")
+    origin = origin_of(path)
+    source = data if data is not None else origin.source
     if source is None:
         return None
     try:
@@ -175,7 +177,6 @@ def _real_images(path: Path, resolution: int, fit: Fit, data: str | Path | None,
             raise
         notes.append(f"the data that the model names cannot be read: {error}")
         return None
-    trained_on = [read_json(path / name).get("data_hash") for name in ("settings.json", "expressivegan.json")]
-    if not {images.data_hash, None}.issuperset(trained_on):
+    if origin.data_hash not in (None, images.data_hash):
         notes.append(f"data (={source}) are not those that the model was trained on: zero points are theirs")
     return images

@@ -76,10 +76,11 @@ def _own_cams(cams: Tensor, labels: Tensor) -> Tensor:
     return cams[torch.arange(len(cams), device=cams.device), labels].unsqueeze(1).clamp(0, 1)
 
 
-def _steering_maps(batch: Batch, size: int) -> Tensor:
+def _steering_maps(batch: Batch, size: int, config: TrainConfig) -> Tensor:
     """(B, 1, size, size): the map to follow where steered, 1 (no bound) elsewhere."""
     asked = F.interpolate(_own_cams(batch.cams, batch.labels), size, mode="bilinear", align_corners=False)
-    asked = torch.where(batch.drawn[:, None, None, None], ellipse_maps(batch.ellipses, size), asked)
+    if config.steer_drawn > 0:
+        asked = torch.where(batch.drawn[:, None, None, None], ellipse_maps(batch.ellipses, size), asked)
     return torch.where(batch.steered[:, None, None, None], asked, torch.ones_like(asked))
 
 
@@ -91,10 +92,9 @@ def _shown(images: Tensor, free: Tensor, draw: Augmentation) -> Tensor:
     return augment_images(lung_view(images, free), draw)
 
 
-def _discriminator_loss(nets: Networks, batch: Batch, fake: Tensor, config: TrainConfig) -> Terms:
-    """Realness of pairs of one class, penalties, and the explaining head, which sees real images only."""
-    n = len(batch.real)
-    real = _shown(batch.real, batch.free, batch.augment_real)
+def _discriminator_loss(nets: Networks, batch: Batch, real: Tensor, fake: Tensor, config: TrainConfig) -> Terms:
+    """Realness of pairs of one class as they are shown, penalties, and the head, which learns from real images only."""
+    n = len(real)
     images = torch.cat([real, fake]).requires_grad_(batch.penalise)
     found = nets.D.explain_unchecked(images, torch.cat([batch.labels, batch.labels]))
     terms = {"d_adversarial": relativistic(found.score[:n], found.score[n:])}
@@ -113,14 +113,16 @@ def _discriminator_loss(nets: Networks, batch: Batch, fake: Tensor, config: Trai
     return terms
 
 
-def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[Terms, Tensor, Callable[[], Terms]]:
-    """Makes the batch's images once.
+def _generator_loss(
+    nets: Networks, batch: Batch, real: Tensor, config: TrainConfig
+) -> tuple[Terms, Tensor, Callable[[], Terms]]:
+    """Makes the batch's images once; `real` are the real ones as they are shown to the discriminator.
 
     Returns:
         Terms that need no discriminator, the augmented images (with their graph), and a function that scores them:
         the discriminator takes its own step in between.
     """
-    steer = _steering_maps(batch, nets.G.resolution)
+    steer = _steering_maps(batch, nets.G.resolution, config)
     parts = nets.G.compose(batch.z, batch.labels, style_labels=batch.styles, steer=steer)
     terms: Terms = {}
     diseased = nets.G.class_set.has_lesion(batch.labels).to(parts.mask.dtype)[:, None, None, None]
@@ -138,16 +140,18 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
     ):  # every second image: the teacher's pass is half as dear, the hint as good
         half = (batch.labels[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
         terms |= _guidance(nets.guide, *half, config)
-    # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease, too.
-    # What the lesion reads of the base's features still does; so it was measured.
-    fixed = (batch.free & nets.G.class_set.has_lesion(batch.labels))[:, None, None, None]
-    lesion_alone = torch.tanh(parts.base.detach() + parts.mask * parts.delta)
-    fake = _shown(torch.where(fixed, lesion_alone, parts.image), batch.free, batch.augment_fake)
+    image = parts.image
+    if config.free_share > 0:
+        # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease,
+        # too. What the lesion reads of the base's features still does; so it was measured.
+        fixed = (batch.free & nets.G.class_set.has_lesion(batch.labels))[:, None, None, None]
+        image = torch.where(fixed, torch.tanh(parts.base.detach() + parts.mask * parts.delta), image)
+    fake = _shown(image, batch.free, batch.augment_fake)
 
     def scored() -> Terms:
         with torch.no_grad():
-            real = nets.D.score(_shown(batch.real, batch.free, batch.augment_real), batch.labels)
-        return {"g_adversarial": relativistic(nets.D.score(fake, batch.labels), real)}
+            better = nets.D.score(real, batch.labels)
+        return {"g_adversarial": relativistic(nets.D.score(fake, batch.labels), better)}
 
     return terms, fake, scored
 
@@ -206,12 +210,13 @@ def adversarial_step(
         The weighted terms, detached.
     """
     with autocast():
-        g_terms, fake, scored = _generator_loss(nets, batch, config)
+        real = _shown(batch.real, batch.free, batch.augment_real)
+        g_terms, fake, scored = _generator_loss(nets, batch, real, config)
 
     # discriminator
     nets.D.requires_grad_(True)
     with autocast():
-        d_terms = _discriminator_loss(nets, batch, fake.detach(), config)
+        d_terms = _discriminator_loss(nets, batch, real, fake.detach(), config)
     update(nets.D, nets.optimiser_d, d_terms, check, average_gradients)
 
     # generator
