@@ -1,6 +1,6 @@
 """What do a teacher's decisions and maps rest on: lungs, frame, or markers?
 
-    python benchmarks/teacher_focus.py --data DIR --teacher T [T ...] [--group reference] [--markers] [--out FILE]
+    python benchmarks/teacher_focus.py --data DIR --teacher T [T ...] [--group GROUP ...] [--markers] [--out FILE]
 
 Decisions: AUC of disease and three-class accuracy of patients that the teacher has not seen, on the images as they are
 and with the outer 10% filled (mean, noise, the frame of another class, of the same class), the markers painted over,
@@ -28,6 +28,7 @@ from expressivegan.evaluation.faithfulness.controls import controls
 from expressivegan.evaluation.faithfulness.localisation import iou_at_area, pointing_game, relevance_mass
 from expressivegan.evaluation.faithfulness.lungs import lung_masks
 from expressivegan.images import from_uint8
+from expressivegan.intervals import Interval, mean_interval
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.focus import absolute_mass_in, donors, focus, frame_mask, look, with_frames_of
 
@@ -75,21 +76,25 @@ def figures(chances: Chances, labels: npt.NDArray[np.int64], reference: int) -> 
     }
 
 
-def lesions(teacher: CXR_CAM_Teacher, images: ImageSet, indices: npt.NDArray[np.int64]) -> dict[str, dict[str, float]]:
+def lesions(teacher: CXR_CAM_Teacher, images: ImageSet, indices: npt.NDArray[np.int64]) -> dict[str, Any]:
     """How well maps lie on the focal lesions of phantoms, beside maps that know nothing of the network."""
     assert images.masks is not None
+    focal = images.classes.index("BACTERIA")
+    indices = indices[images.labels[indices] == focal]
+    indices = indices[np.asarray(images.masks[indices]).any((1, 2))]
     pixels, masks = np.asarray(images.images[indices]), np.asarray(images.masks[indices])
-    chosen = (images.labels[indices] == images.classes.index("BACTERIA")) & masks.any((1, 2))
-    pixels, masks = pixels[chosen], masks[chosen]
-    maps = {"teacher": look(teacher, pixels)[0][:, images.classes.index("BACTERIA")]} | controls(pixels)
-    return {
-        name: {
-            "pointing_game": round(float(pointing_game(m, masks).mean()), 3),
-            "iou_at_area": round(float(iou_at_area(m, masks).mean()), 3),
-            "relevance_mass": round(float(relevance_mass(m, masks).mean()), 3),
-        }
+    patients = [str(p) for p in np.asarray(images.patients)[indices]]
+    maps = {"teacher": look(teacher, pixels)[0][:, focal]} | controls(pixels, cells=16)
+    measures = {"pointing_game": pointing_game, "iou_at_area": iou_at_area, "relevance_mass": relevance_mass}
+    return {"images": len(indices), "area": round(float(masks.mean()), 3)} | {
+        name: {key: rounded(mean_interval(measure(m, masks), patients)) for key, measure in measures.items()}
         for name, m in maps.items()
     }
+
+
+def rounded(interval: Interval) -> list[float]:
+    """Value, low, high."""
+    return [round(v, 4) for v in interval]
 
 
 def guiding_cost(teacher: CXR_CAM_Teacher, batch: int = 32, repeats: int = 10) -> float:
@@ -109,9 +114,11 @@ def guiding_cost(teacher: CXR_CAM_Teacher, batch: int = 32, repeats: int = 10) -
     return round(1000 * float(np.median(times)), 1)
 
 
-def measure(teacher: CXR_CAM_Teacher, images: ImageSet, group: str, source: str, markers: bool) -> dict[str, Any]:
+def measure(
+    teacher: CXR_CAM_Teacher, images: ImageSet, groups: list[str], source: str, markers: bool
+) -> dict[str, Any]:
     """All figures of one teacher."""
-    indices = images.indices(group)
+    indices = np.concatenate([images.indices(group) for group in groups])
     pixels, labels = np.asarray(images.images[indices]), images.labels[indices]
     assert images.reference is not None
     seen = {name: look(teacher, x)[1] for name, x in spoiled(pixels, labels).items()}
@@ -129,8 +136,7 @@ def measure(teacher: CXR_CAM_Teacher, images: ImageSet, group: str, source: str,
         }
     patients = [str(p) for p in np.asarray(images.patients)[indices]]
     found["focus"] = {
-        k: [round(v, 4) for v in interval]
-        for k, interval in focus(teacher, pixels, labels, patients, rounds=200)._asdict().items()
+        k: rounded(interval) for k, interval in focus(teacher, pixels, labels, patients, rounds=200)._asdict().items()
     }
     if pixels.shape[-1] == 64:
         lungs, both = lung_masks(pixels)
@@ -151,7 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--teacher", nargs="+", required=True)
-    parser.add_argument("--group", default="reference")
+    parser.add_argument("--group", nargs="+", default=["reference"], choices=["judge", "reference"])
     parser.add_argument("--markers", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json
-from expressivegan.config import UNPROTECTED, TeachConfig, TrainConfig, preset
+from expressivegan.config import TeachConfig, TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
@@ -92,7 +92,7 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError("--teacher is missing: with several processes, fit one first: expressivegan teach")
         make_directory(out)
-        _fit(images, own, UNPROTECTED, device, "auto")  # the one that the presets were measured with
+        _fit(images, own, TeachConfig(), device, "auto")
     found = open_teacher(teacher or str(own))
     if teacher is not None and _data_of(Path(teacher)) not in (None, images.data_hash):
         console.print(
@@ -238,7 +238,7 @@ def _dry_run(
         reference = None if images.reference is None else images.classes[images.reference]
         fresh = CXR_CAM_Teacher(
             weights=None,
-            backbone=UNPROTECTED.backbone,
+            backbone=TeachConfig().backbone,
             classes=images.classes,
             reference=reference,
             resolution=config.resolution,
@@ -284,7 +284,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     settings = preset("demo").config
     images = load_images(_DEMO_DATA, settings.resolution)
     data_table(images)
-    _fit(images, out / "teacher", replace(UNPROTECTED, epochs=6), device, "auto")
+    _fit(images, out / "teacher", replace(TeachConfig(), epochs=6), device, "auto")
     run = out / "run"
     guide, name = _guide(images, str(out / "teacher"), run, device)
     _remember(_DEMO_DATA, run)

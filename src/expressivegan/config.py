@@ -50,6 +50,8 @@ class TeachConfig:
     """Share of training images in which a patch beside the chest is another image's: hides markers; 0 turns it off."""
     focus_weight: float = 0.2
     """Weight of the share of |CAM| outside a soft thorax window, a cost; 0 turns it off."""
+    enough: float = 0.25
+    """Cross-entropy in nats below which a batch teaches no more: maps leave their lesions then; 0 turns it off."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 2)):
@@ -60,13 +62,15 @@ class TeachConfig:
         if not 0 <= self.smoothing < 1:
             raise InputError(f"smoothing (={self.smoothing}) must be from 0 to below 1")
         limits = {"shift": 0.5, "zoom": 1, "stretch": 1, "rotation": 180, "exposure": 2,
-                  "border": 1, "border_width": 0.4, "marks": 1, "focus_weight": 100}  # fmt: skip
+                  "border": 1, "border_width": 0.4, "marks": 1, "focus_weight": 100, "enough": 10}  # fmt: skip
         for name, most in limits.items():
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to {most}")
 
 
-UNPROTECTED = TeachConfig(backbone="compact", stretch=0.0, exposure=0.5, border=0.0, marks=0.0, focus_weight=0.0)
+UNPROTECTED = TeachConfig(
+    backbone="compact", stretch=0.0, exposure=0.5, border=0.0, marks=0.0, focus_weight=0.0, enough=0.0
+)
 """A plain classifier that takes every shortcut it finds: what to measure shortcuts with."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from expressivegan.checkpoint import save_model
 from expressivegan.errors import CheckpointError, InputError, OfflineError
@@ -83,6 +84,34 @@ def exact(teacher: CXR_CAM_Teacher, side: int) -> None:
 @pytest.mark.parametrize("backbone", ["compact", "compact-fine"])
 def test_the_identity_on_the_compact_backbones(side: int, backbone: str) -> None:
     exact(tiny_teacher(resolution=side, backbone=backbone), side)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [28, 32, 56, 64, 112])
+@pytest.mark.parametrize("backbone", ["compact", "compact-fine"])
+def test_a_map_is_drawn_where_it_was_seen(side: int, backbone: str) -> None:
+    """With mirror-symmetric kernels a mirrored image has the mirrored map, if cells are centred on their pixels."""
+    network = tiny_teacher(resolution=side, backbone=backbone).backbone
+    for m in network.modules():
+        if isinstance(m, torch.nn.Conv2d):
+            m.weight.add_(m.weight.flip(-1)).add_(m.weight.flip(-2))
+    images = pictures(2, side)
+    features = network.features(images)
+    for axis in (-1, -2):
+        assert torch.allclose(network.features(images.flip(axis)), features.flip(axis), atol=1e-4)
+        assert not torch.allclose(features, features.flip(axis), atol=0.1 * features.std().item())
+
+
+@pytest.mark.parametrize("backbone", ["compact", "compact-fine"])
+def test_a_teacher_with_odd_kernels_is_to_be_fitted_anew(tmp_path: Path, backbone: str) -> None:
+    teacher = tiny_teacher(backbone=backbone)
+    save_model(teacher, tmp_path / "t", "card")
+    weights = load_file(tmp_path / "t" / "model.safetensors")
+    stem = weights["backbone.stem.0.weight"]
+    weights["backbone.stem.0.weight"] = stem[..., :5, :5].contiguous()
+    save_file(weights, tmp_path / "t" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"t does not hold .*odd kernels.*fit it anew: expressivegan teach\)$"):
+        open_teacher(str(tmp_path / "t"))
 
 
 def test_smoothing_keeps_the_mean_and_lowers_the_peak() -> None:

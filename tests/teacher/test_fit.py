@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from expressivegan.checkpoint import state_hash
 from expressivegan.config import UNPROTECTED
@@ -85,7 +86,7 @@ def test_draws_that_say_nothing_are_left_out() -> None:
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
-QUICK = replace(UNPROTECTED, epochs=8, batch=16)  # so short a fit learns little of what is spoiled on purpose
+QUICK = replace(UNPROTECTED, epochs=12, batch=16)  # so short a fit learns little of what is spoiled on purpose
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,18 @@ def test_its_maps_are_brighter_on_the_diseased(images: ImageSet, fitted: CXR_CAM
         level = fitted(x).cams.mean(dim=(1, 2, 3))
     assert level[y != 0].mean() > 1.3 * level[y == 0].mean()
     assert not fitted.training
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")  # since no step is made
+def test_a_batch_that_is_told_teaches_no_more(phantoms: ImageSet) -> None:
+    def weights(rate: float, enough: float) -> Tensor:
+        config = TeachConfig(epochs=1, batch=16, rate=rate, enough=enough)
+        found = fit_teacher(phantoms, config, device="cpu", precision="32-true")
+        return torch.cat([p.detach().flatten() for p in found.parameters()])
+
+    initial = weights(1e-12, 0.0)
+    assert torch.allclose(weights(2e-3, 10.0), initial, atol=1e-6)  # no batch is worse than that
+    assert not torch.allclose(weights(2e-3, 0.0), initial, atol=1e-3)
 
 
 def test_it_is_deterministic(phantoms: ImageSet) -> None:

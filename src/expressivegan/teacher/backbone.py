@@ -48,16 +48,22 @@ class Backbone(nn.Module):
 
 
 class _Block(nn.Module):
-    """conv-norm-ReLU-conv-norm with a shortcut; `stride` 2 halves the grid."""
+    """conv-norm-ReLU-conv-norm with a shortcut; `halve` halves the grid.
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    Kernels that halve the grid are even, so that a cell of it lies in the middle of the pixels that it stands for. Odd
+    ones centre it on the first of them: at three halvings a map is drawn 3.5 pixels from where it was seen.
+    """
+
+    def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+        kernel, side = (4, 2) if halve else (3, 1)
+        first = nn.Conv2d(inputs, outputs, kernel, side, 1, bias=False)
+        self.first = nn.Sequential(first, nn.BatchNorm2d(outputs))
         self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
         self.shortcut = (
             nn.Identity()
-            if inputs == outputs and stride == 1
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            if inputs == outputs and not halve
+            else nn.Sequential(nn.Conv2d(inputs, outputs, side, side, bias=False), nn.BatchNorm2d(outputs))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,14 +88,24 @@ class CompactCNN(Backbone):
         self.smoothing = 2 if fine else 0
         stages = doublings - 1
         widths = [min(width * 2**s, (2 if fine else 4) * width) for s in range(stages)]
-        self.stem = nn.Sequential(nn.Conv2d(1, width, 5, 2 if stages else 1, 2, bias=False), nn.BatchNorm2d(width))
+        kernel, side = (6, 2) if stages else (5, 1)
+        self.stem = nn.Sequential(nn.Conv2d(1, width, kernel, side, 2, bias=False), nn.BatchNorm2d(width))
         blocks: list[nn.Module] = []
         for s, channels in enumerate(widths):
-            halve = 0 < s < stages - fine
-            blocks.append(_Block(widths[max(s - 1, 0)], channels, 2 if halve else 1))
-        blocks.append(_Block(widths[-1], widths[-1], 1))
+            blocks.append(_Block(widths[max(s - 1, 0)], channels, 0 < s < stages - fine))
+        blocks.append(_Block(widths[-1], widths[-1], False))
         self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(widths[-1], classes)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # PyTorch would list kernels of other sizes, and not say what to do.
+        stem, own = state_dict.get(f"{prefix}stem.0.weight"), self.stem[0]
+        if isinstance(stem, Tensor) and isinstance(own, nn.Conv2d) and own.kernel_size[1] == stem.shape[-1] + 1:
+            raise RuntimeError(
+                "an earlier version fitted it, with odd kernels whose maps are drawn beside what they saw; "
+                "fit it anew: expressivegan teach"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def features(self, images: Tensor) -> Tensor:
         found: Tensor = self.blocks(F.relu(self.stem(images.contiguous(memory_format=torch.channels_last))))

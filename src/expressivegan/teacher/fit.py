@@ -103,11 +103,14 @@ def fit_teacher(
             with fabric.autocast():
                 cams, logits = teacher.raw_cams(fabric.to_device(x))
             loss = F.cross_entropy(logits, fabric.to_device(y), label_smoothing=config.smoothing)
+            # Once all is told, steps only spread over the picture what was seen in one place (docs/teacher.md)
+            told = loss.item() < config.enough
             if config.focus_weight > 0:
                 loss = loss + config.focus_weight * stray(cams, fabric.to_device(matrices))
-            optimiser.zero_grad()
-            fabric.backward(loss)
-            optimiser.step()
+            if not told:
+                optimiser.zero_grad()
+                fabric.backward(loss)
+                optimiser.step()
             schedule.step()
             step += 1
             if progress is not None:
