@@ -13,7 +13,7 @@ from expressivegan.models.generator import DELTA_BOUND
 from tiny import noise, tiny_generator
 
 NORMAL, BACTERIA, VIRUS = 0, 1, 2
-LESION = ("lesion_", "map_", "delta_")
+LESION = ("asks", "lesion_", "map_", "delta_")
 
 
 def labels(*values: int) -> Tensor:
@@ -111,6 +111,21 @@ def test_steering_bounds_m() -> None:
     nowhere = G.compose(z, y, steer=torch.zeros(3, 1, 32, 32))
     assert torch.equal(nowhere.image, nowhere.base_image)
     assert torch.equal(nowhere.base, free.base)
+
+
+@torch.no_grad()
+def test_a_region_makes_no_edge_but_its_own() -> None:
+    """δ knows of the region what `asks` says and nothing else: it is not cut off at the edge."""
+    G, z, y = tiny_generator(), noise(2, 8), labels(1, 2)
+    for ask in G.asks:
+        torch.nn.init.zeros_(ask.weight)
+    steer = box(2)
+    free, steered = G.compose(z, y), G.compose(z, y, steer=steer)
+    assert torch.equal(steered.delta, free.delta)
+    assert torch.equal(steered.mask, torch.minimum(free.mask * steer, free.mask))
+    for ask in G.asks:
+        torch.nn.init.ones_(ask.weight)
+    assert not torch.equal(G.compose(z, y, steer=steer).delta, free.delta)
 
 
 @torch.no_grad()

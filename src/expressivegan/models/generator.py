@@ -139,6 +139,7 @@ class GeneratorWithCAMGuidance(
         self.lesion_ups = nn.ModuleList(_narrow(lesion_widths[n - 1], lesion_widths[n]) for n in levels[1:])
         self.lesion_blocks = nn.ModuleList(ModulatedBlock(lesion_widths[n], style_dim) for n in levels)
         self.map_outs = nn.ModuleList(Conv(lesion_widths[n], 1, gain=0.5) for n in levels)
+        self.asks = nn.ModuleList(Conv(1, lesion_widths[n], 1, bias=False, gain=0.0) for n in levels)
         self.delta_read = Conv(widths[-1], 8, 1)
         self.delta_up = Conv(lesion_widths[doublings - 1], 8, 1, bias=False)
         self.delta_out = Conv(8, 1, gain=0.5)
@@ -147,7 +148,8 @@ class GeneratorWithCAMGuidance(
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As of any module; states that were saved before there was a `window` keep the one of `frame`."""
-        return super().load_state_dict({"window": self.window} | dict(state_dict), strict, assign)
+        later = {k: v for k, v in self.state_dict().items() if k == "window" or k.startswith("asks.")}
+        return super().load_state_dict(later | dict(state_dict), strict, assign)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -242,15 +244,18 @@ class GeneratorWithCAMGuidance(
         logit = self.map_bias
         attention: list[Tensor] = []
         h: Tensor | None = None
-        for level, (read, block, map_out) in enumerate(
-            zip(self.lesion_reads, self.lesion_blocks, self.map_outs, strict=True)
+        for level, (read, ask, block, map_out) in enumerate(
+            zip(self.lesion_reads, self.asks, self.lesion_blocks, self.map_outs, strict=True)
         ):
             seen = read(activate(features[level + 1]))
+            asked = _bound(steer, seen)
+            seen = seen + ask((asked - 1).to(seen.dtype))  # 0 where there is no bound
             h = block(seen if h is None else seen + upsample(self.lesion_ups[level - 1](h)), lesion_style)
             logit = (upsample(logit) if level else logit) + map_out(activate(h)).to(base.dtype)
             gate = torch.sigmoid(logit)
-            attention.append(gate * _bound(steer, gate) * active)
-            h = h * attention[-1].to(h.dtype)
+            attention.append(gate * asked * active)
+            # By the gate alone: features cut off at the edge of a region made rings around every steered lesion.
+            h = h * gate.to(h.dtype)
         gate = upsample(gate)
         attention.append(gate * _bound(steer, gate) * active)
         detail = self.delta_read(activate(features[-1])) + upsample(self.delta_up(h))

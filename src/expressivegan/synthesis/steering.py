@@ -13,7 +13,7 @@ from torch import Tensor
 from expressivegan.errors import InputError
 from expressivegan.images import check_maps
 
-SOFT = 1 / 6  # of a shape's half axes: the share over which its map rises from 0 at the edge to 1
+SOFT = 0.4  # of a shape's half axes: the share over which its map rises from 0 at the edge to 1
 
 
 class Ellipse(NamedTuple):
@@ -62,7 +62,7 @@ def steering_map(what: str | Path | Sequence[str | Path], resolution: int) -> Te
         InputError: none of these, outside of the picture, without area, or a picture of another size or kind.
 
     >>> steering_map("box 0 0 0.5 1", 32)[0, 0, 16, [0, 4, 15, 16]]
-    tensor([0.3750, 1.0000, 0.3750, 0.0000])
+    tensor([0.1562, 1.0000, 0.1562, 0.0000])
     """
     parts = [what] if isinstance(what, (str, Path)) else list(what)
     if not parts:
