@@ -81,3 +81,39 @@ def test_of_a_free_pair_the_discriminator_cannot_see_the_frame(phantoms: ImageSe
             real[..., :3, :] = 1.0
         found.append(_terms(run, replace(batch, real=real))["d_adversarial"])
     assert (found[0] == pytest.approx(found[1], rel=1e-5)) == bool(share)
+
+
+def test_half_of_the_free_pairs_are_healthy_in_any_style(phantoms: ImageSet) -> None:
+    run = Run(phantoms, tiny_config(free_share=1.0, free_after=0.0, batch=64), None, make_fabric("cpu", "32-true"))
+    batches = [run.draw(step) for step in range(20)]
+    healthy = torch.cat([batch.labels for batch in batches]) == phantoms.reference
+    styles = torch.cat([batch.styles for batch in batches])
+    natural = float((phantoms.labels[phantoms.indices("train")] == phantoms.reference).mean())
+    assert float(healthy.float().mean()) == pytest.approx(0.5 + 0.5 * natural, abs=0.05)
+    assert float((styles[healthy] == 1).float().mean()) == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_free_pairs_and_ellipses_begin_late(phantoms: ImageSet) -> None:
+    config = tiny_config(kimg=1.0, free_share=1.0, free_after=0.5, steer_share=1.0, steer_drawn=1.0)
+    run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+    early = run.draw(0)
+    run.seen = 500
+    late = run.draw(0)
+    assert not early.free.any()
+    assert not early.drawn.any()
+    assert late.free.all()
+    assert late.drawn.all()
+
+
+def test_the_base_learns_nothing_from_a_disease_in_an_ellipse(phantoms: ImageSet) -> None:
+    """The critic would draw the base's picture towards the disease that the ellipse leaves no room for."""
+    config = tiny_config(steer_drawn=1.0, diversity_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0)
+    for drawn in (True, False):
+        run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+        batch = run.draw(0)
+        every = torch.ones_like(batch.free)
+        ill = torch.ones_like(batch.labels)
+        batch = replace(batch, steered=every, drawn=every & drawn, labels=ill, styles=ill)
+        before = run.nets.G.base_out.weight.clone()
+        _terms(run, batch)
+        assert torch.equal(run.nets.G.base_out.weight, before) == drawn

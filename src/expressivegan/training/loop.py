@@ -162,7 +162,17 @@ class Run:
             chosen = np.array([m[min(int(v * len(m)), len(m) - 1)] for m, v in zip(members, u[:, 1], strict=True)])
         else:
             chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
-        chosen = chosen[mine]
+        styling = torch.rand(n, 4, generator=self.streams["styles"])
+        ripe = self.seen >= 1000.0 * config.kimg * config.free_after
+        free = styling[:, 0] < (config.free_share if ripe else 0.0)
+        if self.images.reference is not None:
+            # As they come, so few free pairs would be NORMAL in a disease's style that the base kept the disease.
+            healthy = self.by_class[self.images.reference]
+            as_healthy = (free & (styling[:, 2] < 0.5)).numpy()
+            chosen = np.where(
+                as_healthy, healthy[(styling[:, 3] * len(healthy)).long().clamp(max=len(healthy) - 1)], chosen
+            )
+        chosen, styling, free = chosen[mine], styling[mine], free[mine]
         real, labels = self.images.batch(chosen)
         K = len(self.images.classes)
         maps = (
@@ -174,9 +184,6 @@ class Run:
         share = config.steer_share if self.cams is not None else 0.0
         steering = torch.rand(n, 2, generator=self.streams["steering"])[mine]
         ellipses = draw_ellipses(n, self.streams["steering"])[mine]
-        styling = torch.rand(n, 2, generator=self.streams["styles"])[mine]
-        ripe = self.seen >= 1000.0 * config.kimg * config.free_after
-        free = styling[:, 0] < (config.free_share if ripe else 0.0)
         styles = torch.where(free, (styling[:, 1] * K).long().clamp(max=K - 1), labels)
         ramp = min(1.0, self.seen / (500.0 * config.kimg))
         draws = [draw_augmentation(n, config.augment * ramp, self.streams[f"augment-{x}"]) for x in ("real", "fake")]
@@ -190,7 +197,7 @@ class Run:
             styles=move(styles),
             free=move(free),
             steered=move(steering[:, 0] < share),
-            drawn=move(steering[:, 1] < config.steer_drawn),
+            drawn=move(steering[:, 1] < (config.steer_drawn if ripe else 0.0)),
             ellipses=move(ellipses.to(self.dtype)),
             augment_real=draws[0],
             augment_fake=draws[1],

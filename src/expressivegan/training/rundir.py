@@ -120,6 +120,7 @@ class RunDirectory:
     def samples(self, images: int, made: Tensor, maps: Tensor, columns: int) -> None:
         """Writes a grid of images and one of their maps: (N, 1, H, W) in [-1, 1] and in [0, 1]."""
         folder = self.path / "samples"
+        folder.mkdir(exist_ok=True)
         save_png(folder / f"{images:09d}-images.png", grid(made, columns))
         save_png(folder / f"{images:09d}-maps.png", grid(overlay(made, maps), columns))
 
