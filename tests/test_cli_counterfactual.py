@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -193,6 +195,66 @@ def test_an_interrupted_run_goes_on(run: Path, tmp_path: Path, monkeypatch: pyte
     assert [c["index"] for c in written(out)["counterfactuals"]] == [0, 1, 2, 3, 4]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from expressivegan.atomic import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("{")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_run_killed_during_its_first_write_blocks_no_second(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".probe.17").touch()
+    for name in ("unfinished.jsonl", "notes.txt"):
+        subprocess.run([sys.executable, "-c", KILLED, out / name], check=False)
+    assert len(list(out.iterdir())) == 3
+    asked = ["counterfactual", "--model", run, "--label", "VIRUS", "--steps", 2, "--out", out]
+    before = tree(out)
+    assert call(*asked) == 2  # the temporary file of notes.txt is none of ours
+    assert tree(out) == before
+    for left in out.glob(".notes.txt.*"):
+        left.rename(out / ".probe.18")
+    assert call(*asked) == 2  # ours are empty
+    (out / ".probe.18").unlink()
+    assert call(*asked, "--strength", 2) == 2
+    assert len(list(out.iterdir())) == 2  # what is refused tidies nothing up
+    assert call(*asked) == 0
+    assert call(*asked[:-1], tmp_path / "whole") == 0
+    assert tree(out) == tree(tmp_path / "whole")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_what_a_kill_left_later_goes_and_what_is_the_users_stays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    asked = ["counterfactual", "--model", run, "--label", "VIRUS", "--steps", 2, "--out"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "unfinished.jsonl").write_text("a list of mine")
+    assert call(*asked, tmp_path / "out") == 2
+    assert (tmp_path / "out" / "unfinished.jsonl").read_text() == "a list of mine"
+    (tmp_path / "out" / "unfinished.jsonl").unlink()
+    with monkeypatch.context() as stopped, contextlib.suppress(KeyboardInterrupt):
+        stopped.setattr(counterfactual_command, "counterfactual_strip", interrupt)
+        call(*asked, tmp_path / "out")
+    (tmp_path / "out" / "maps").mkdir()
+    for name in ("maps/000000-VIRUS.png", "montage.png", "maps/mine.png"):
+        subprocess.run([sys.executable, "-c", KILLED, tmp_path / "out" / name], check=False)
+    for name in ("out", "whole"):
+        assert call(*asked, tmp_path / name) == 0
+    (mine,) = (tmp_path / "out").rglob(".*")
+    assert mine.name.startswith(".mine.png.")
+    mine.unlink()
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 def test_without_data_and_teacher(tmp_path: Path) -> None:
     save_model(tiny_generator(), tmp_path / "model", "card")
     assert call("counterfactual", "--model", tmp_path / "model", "--out", tmp_path / "o", "--label", "BACTERIA") == 0
@@ -232,6 +294,25 @@ def test_an_image_that_the_model_cannot_draw(run: Path, tmp_path: Path, capsys: 
     assert call("counterfactual", "--model", run, "--out", tmp_path / "new" / "o", *image) == 2
     assert "expressivegan: image cannot be drawn by this model" in capsys.readouterr().err.splitlines()[-1]
     assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("quick", "quick_judge")
+def test_an_image_unlike_those_that_the_model_knows(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "POOR", 2.0)  # here it is not the fit that is refused
+    upright = np.asarray(phantom_set(120).images[phantom_set(120).indices("reference")[0]])
+    for name, pixels in (("upright", upright), ("upside down", upright[::-1])):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{name}.png")
+    command = ["counterfactual", "--model", run, "--data", "phantom:300", "--other-data", "--label", "VIRUS", "--image"]
+    before = tree(tmp_path)
+    assert call(*command, tmp_path / "upside down.png", "--out", tmp_path / "o") == 2
+    assert tree(tmp_path) == before
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"--image \(=.*upside down.png\) is unlike the X-rays that this model learnt from", said)
+    assert "--any-image" in said
+    assert call(*command, tmp_path / "upside down.png", "--out", tmp_path / "anyway", "--any-image") == 0
+    assert call(*command, tmp_path / "upright.png", "--out", tmp_path / "upright") == 0
 
 
 def test_files_that_are_no_image(refused: Refused, run: Path, tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ class Counterfactual:
     """A real X-ray instead: it is fitted, then edited."""
     image_label: str | None = None
     """What the real X-ray shows; the default is what the teacher sees."""
+    any_image: bool = False
+    """Edit --image even if it is unlike the X-rays that the model learnt from; else it is refused."""
     keep_residual: bool = True
     """Add to every picture what the fit could not draw, so that it shows the real child; else the model's drawing."""
     data: str | None = None
@@ -201,6 +203,7 @@ class Counterfactual:
             style_label=self.style_label,
             image=self.image,
             image_label=self.image_label,
+            any_image=self.any_image,
             keep_residual=self.keep_residual,
             data=self.data,
             other_data=self.other_data,

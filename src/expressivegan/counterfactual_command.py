@@ -16,13 +16,14 @@ from expressivegan.console import console, progress_bar
 from expressivegan.data import load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data.decode import UnusableError, load_pixels, read_bytes
-from expressivegan.errors import DataError, ExpressiveGANError, InputError, OfflineError
+from expressivegan.errors import CheckpointError, DataError, ExpressiveGANError, InputError, OfflineError
 from expressivegan.evaluation import JudgeClassifier, open_for_evaluation
+from expressivegan.explain import open_explainer
 from expressivegan.images import UInt8Array, from_uint8, to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.synthesis import counterfactual_strip, edit_real, project, steering_map
 from expressivegan.synthesis.counterfactual import check_disease, strengths_of
-from expressivegan.synthesis.counterfactual_files import UNFINISHED, Item, Scorer, write_counterfactuals
+from expressivegan.synthesis.counterfactual_files import Item, Scorer, is_free, write_counterfactuals
 from expressivegan.synthesis.generate import Plan, label_number
 from expressivegan.synthesis.origin import Origin, check_data
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
@@ -42,6 +43,7 @@ def counterfactual(
     style_label: str | None,
     image: Path | None,
     image_label: str | None,
+    any_image: bool,
     keep_residual: bool,
     data: str | None,
     other_data: bool = False,
@@ -49,7 +51,7 @@ def counterfactual(
     """Writes pairs and strips, of synthetic children or of a real image."""
     if num < 1:
         raise InputError(f"--num (={num}) must be at least 1")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / UNFINISHED).exists())):
+    if not is_free(out):
         raise InputError(f"--out (={out}) is not empty; choose another folder or delete it")
     opened = open_for_evaluation(model)
     network, origin = opened.network, opened.origin
@@ -62,8 +64,10 @@ def counterfactual(
     if image is None:
         check_disease(network, number)
         Plan(seed, number, 1.0, region, style).check(network)
-        if image_label is not None or not keep_residual:
-            raise InputError("--image-label and --no-keep-residual say how a real image is edited; give --image")
+        if image_label is not None or any_image or not keep_residual:
+            raise InputError(
+                "--image-label, --any-image and --no-keep-residual say how a real image is edited; give --image"
+            )
     elif num != 1 or style is not None:
         raise InputError("--num and --style-label are for synthetic children; they do not go with --image")
     elif region is not None and number == network.class_set.reference:
@@ -80,6 +84,8 @@ def counterfactual(
     else:  # fitted before anything is written or a classifier is waited for: the fit may be refused
         real = from_uint8(_pixels(image, network, origin))[None, None]
         shown = _shown(network, guide, real, number, image_label)
+        if not any_image:
+            notes += _check_familiar(opened.home, data, image, real)
         if guide is not None and guide.classes == network.classes and shown == network.class_set.reference:
             seen = network.classes[_seen(guide, real)]
             if seen != network.classes[shown]:
@@ -144,6 +150,24 @@ def _edited(
     facts = {"index": 0, "seed": seed, "label": network.classes[label], "image": name}
     strip = edit_real(network, found, label, keep_residual=keep_residual, **how)
     return Item(strip, facts | {"image_label": network.classes[shown], "fit": fit}, found)
+
+
+def _check_familiar(home: Path, data: str | None, image: Path, real: Tensor) -> list[str]:
+    """Refuses what is no X-ray like those that the model learnt from; says why where that could not be judged."""
+    try:
+        with progress_bar("real images") as bar:
+            explainer = open_explainer(home, data=data, methods=(), device="cpu", progress=bar)
+    except (CheckpointError, OfflineError) as error:
+        return [f"whether the image is like those that the model learnt from could not be judged: {error}"]
+    baseline = explainer.baseline
+    if baseline is None or baseline.familiarity is None:
+        return [f"whether the image is like those that the model learnt from: {explainer.notes[-1]}"]
+    verdict = baseline.familiarity.judge(explainer.teacher, real)[0]
+    if verdict.strange:
+        raise InputError(
+            f"--image (={image}) is {verdict.reason}; give a chest X-ray like those, or --any-image to edit it anyway"
+        )
+    return []
 
 
 def _pixels(image: Path, network: GeneratorWithCAMGuidance, origin: Origin) -> UInt8Array:

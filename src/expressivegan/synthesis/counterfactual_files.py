@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -29,6 +30,11 @@ FORMAT, VERSION = "expressivegan-counterfactuals", 1
 UNFINISHED = "unfinished.jsonl"
 """While a run goes on: a line that says what was asked for, then one for each counterfactual whose files are whole."""
 _SHOWN = 16  # rows of the montage
+_FOLDERS = ("before", "after", "difference", "maps", "strips", "fitted")
+# What `atomic.replacing` and `make_directory` write to while they are at it, under the names of this module's files.
+_PARTIAL = re.compile(
+    r"\.(unfinished\.jsonl|montage\.png|counterfactuals\.json|\d{6,}-.+\.png)\.\d+\.[0-9a-f]{8}\.tmp|\.probe\.\d+"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,20 @@ class Item:
         return f"{self.facts['index']:06d}-{file_name(str(self.facts['label']))}"
 
 
+def is_free(out: Path) -> bool:
+    """Whether counterfactuals may be written there: nothing stands there but what a killed run of ours left."""
+    if not out.exists():
+        return True
+    return out.is_dir() and ((out / UNFINISHED).exists() or all(_is_partial(path) for path in out.iterdir()))
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether it is a file of this module that a kill cut short, under its temporary name."""
+    if not _PARTIAL.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+        return False
+    return path.suffix == ".tmp" or path.stat().st_size == 0  # a probe is empty
+
+
 def write_counterfactuals(
     out: Path,
     model: GeneratorWithCAMGuidance,
@@ -77,7 +97,7 @@ def write_counterfactuals(
     counterfactual.schema.json says.
 
     Args:
-        out: an empty folder, or one where the same was interrupted.
+        out: a folder that `is_free`.
         model: what made them.
         items: what makes each counterfactual, in the order of their rows; those that are there are not made again.
         scorers: classifiers by name; None for one that cannot be had, which the JSON says.
@@ -100,6 +120,9 @@ def write_counterfactuals(
     begun = {**asked, "num": len(items), "model": digest, "scorers": known}
     begun["steer"] = None if steer is None else _mark(steer)
     kept = _kept(out, begun)
+    for partial in [p for folder in (out, *(out / name for name in _FOLDERS)) for p in folder.glob(".*")]:
+        if _is_partial(partial):
+            partial.unlink(missing_ok=True)
     write_text(out / UNFINISHED, "".join(json.dumps(line) + "\n" for line in (begun, *kept)))
     records: list[dict[str, Any]] = []
     rows: list[Tensor] = []
@@ -138,7 +161,8 @@ def _kept(out: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Records of an interrupted run, as far as their files are whole.
 
     Raises:
-        InputError: something else was begun there.
+        InputError: something else was begun there. So it is where the first line cannot be read: a kill spares it,
+            since it was written in one piece, so the file is not ours.
     """
     if not (out / UNFINISHED).exists():
         return []
@@ -148,7 +172,7 @@ def _kept(out: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]]:
             lines.append(json.loads(line))
         except ValueError:
             break  # cut short
-    if lines and lines[0] != json.loads(json.dumps(begun)):
+    if lines[:1] != [json.loads(json.dumps(begun))]:
         raise InputError(
             f"--out (={out}) holds what was interrupted of another model, number, label, seed, strength, image, "
             "region or classifier; choose another folder or delete it"
