@@ -113,6 +113,8 @@ def _remove_results(out: Path) -> None:
 def open_networks(model: Model, teachers: Sequence[Path] = ()) -> Networks:
     """Teacher and discriminator of the run that a generator stands in, as `explain` finds them.
 
+    A teacher whose named weights cannot be had is left out by name: the others are judged without it.
+
     Args:
         model: opened from a run.
         teachers: folders of teachers fitted alike with other seeds.
@@ -120,9 +122,10 @@ def open_networks(model: Model, teachers: Sequence[Path] = ()) -> Networks:
     Raises:
         CheckpointError: no such teacher, or one that is damaged.
     """
-    teacher, discriminator, _ = networks_of_run(model.home, [])
+    missing: dict[str, str] = {}
+    teacher, discriminator, _ = networks_of_run(model.home, [], missing)
     others = [open_teacher(str(folder)) for folder in teachers]
-    return Networks(teacher, discriminator, model.network, others)
+    return Networks(teacher, discriminator, model.network, others, missing)
 
 
 def _check_suite(suite: str, images: str | None, sections: Sequence[str]) -> None:

@@ -14,10 +14,12 @@ from PIL import Image
 
 from command_line import Refused, call
 from expressivegan.checkpoint import save_model
+from expressivegan.errors import OfflineError
 from expressivegan.evaluate_command import open_networks
 from expressivegan.evaluation import JudgeRecipe, open_for_evaluation
 from expressivegan.evaluation.faithfulness import faithfulness_section
 from expressivegan.evaluation.sections import SECTIONS
+from expressivegan.explain import open_explainer
 from tiny import tiny_discriminator, tiny_generator, tiny_teacher
 
 DATA = ("evaluate", "--data", "phantom:300", "--suite", "faithfulness")
@@ -94,3 +96,19 @@ def test_a_run_without_a_teacher_has_networks_to_judge(run: Path) -> None:
     assert found.teacher is None
     assert found.discriminator is not None
     assert found.generator is not None
+
+
+def test_a_teacher_that_cannot_be_had_offline_is_left_out_by_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(run / "teacher")
+    name = "xrv:densenet121-res224-all"
+    (run / "settings.json").write_text(json.dumps({"teacher": name, "config": {}}), encoding="utf-8")
+
+    def offline(asked: str) -> None:
+        raise OfflineError(f"teacher weights {asked} could not be downloaded")
+
+    monkeypatch.setattr("expressivegan.explain.opening.open_teacher", offline)
+    found = open_networks(open_for_evaluation(run))
+    assert found.why == {"teacher": f"teacher weights {name} could not be downloaded"}
+    assert (found.teacher, found.discriminator is None) == (None, False)
+    with pytest.raises(OfflineError, match="could not be downloaded"):  # there is nothing else to explain with
+        open_explainer(run)

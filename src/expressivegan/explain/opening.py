@@ -7,7 +7,7 @@ from typing import cast, get_args
 from expressivegan.checkpoint import open_model, read_json
 from expressivegan.data import Fit, ImageSet, load_images
 from expressivegan.devices import Device, resolve_device
-from expressivegan.errors import CheckpointError, ExpressiveGANError
+from expressivegan.errors import CheckpointError, ExpressiveGANError, OfflineError
 from expressivegan.explain.baseline import (
     Baseline,
     Progress,
@@ -84,18 +84,20 @@ def open_explainer(
 
 
 def networks_of_run(
-    path: Path, notes: list[str]
+    path: Path, notes: list[str], missing: dict[str, str] | None = None
 ) -> tuple[CXR_CAM_Teacher | None, DiscriminatorWithExplain | None, Fit]:
     """Teacher and discriminator of a run, or a lone teacher, in evaluation mode, and how images are made square.
 
     Args:
         path: a run or a teacher's model directory.
         notes: gets a sentence on why there is no discriminator.
+        missing: where given, a teacher whose named weights cannot be had is None, and `teacher` here says why.
 
     Returns:
         The teacher is None for a run that was trained without one.
 
     Raises:
+        OfflineError: named weights that cannot be had, unless there is `missing` to say so.
         CheckpointError: neither of the two, a teacher that is not there any more, or a damaged network.
     """
     if not path.is_dir():
@@ -110,7 +112,12 @@ def networks_of_run(
     named = isinstance(name, str) and name != "none"
     if named and not str(name).startswith(XRV_PREFIX) and not Path(str(name)).is_dir():
         raise CheckpointError(f"model (={path}) was guided by the teacher {name}, which is not there any more")
-    teacher = None if unguided else open_teacher(str(name) if named else str(path / "teacher"))
+    try:
+        teacher = None if unguided else open_teacher(str(name) if named else str(path / "teacher"))
+    except OfflineError as error:
+        if missing is None:
+            raise
+        teacher, missing["teacher"] = None, str(error)
     config = settings.get("config", {})
     fit = cast("Fit", config["fit"]) if config.get("fit") in get_args(Fit) else "stretch"
     if config.get("method") == "dcgan":

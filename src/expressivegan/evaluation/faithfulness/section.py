@@ -1,8 +1,8 @@
 """The faithfulness of a run's maps: what `expressivegan evaluate --suite faithfulness` writes."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Networks:
     """One without maps, such as the baseline's, is left out."""
     other_teachers: Sequence[CXR_CAM_Teacher] = ()
     """Fitted alike with other seeds, for `repeatability`."""
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Of networks that are None although the run has them: name → what stands in the way."""
 
     @property
     def hash(self) -> str:
@@ -87,7 +89,9 @@ def faithfulness_section(
     """
     teacher, model, generator = networks.teacher, networks.discriminator, networks.generator
     given = {"teacher": teacher, "discriminator": model, "generator": generator}
-    left_out = {name: f"the run has no {name}" for name, network in given.items() if network is None}
+    left_out = {
+        name: networks.why.get(name, f"the run has no {name}") for name, network in given.items() if network is None
+    }
     if len(left_out) == len(given):
         raise InputError("networks are empty; give a teacher, a discriminator or a generator")
     if teacher is not None and (why := _strange(teacher.classes, data)):
