@@ -5,8 +5,10 @@
 Real reference patients, natural samples (style follows the label) and shortcut-free ones (style drawn apart), at equal
 number and class mix: how well the outer 10% of the frame and the geometry tell the label; whether the independent
 classifier (fitted on judge patients, frame masked) sees the label; and how well a linear probe of its features tells
-the *style's* class from images with M = 0, where no disease was put. `--downstream` also fits the compact classifier on
-real, natural and free images and says what occluding the frame of real reference patients costs it.
+the *style's* class from images with M = 0, where no disease was put. What real pictures can reach is the ceiling: the
+lungs (two ellipses), or all but the frame, of a reference patient of the label put into the picture of one of the
+style's class. `--downstream` also fits the compact classifier on real, natural and free images and says what occluding
+the frame of real reference patients costs it.
 """
 
 import argparse
@@ -32,11 +34,13 @@ from expressivegan.errors import ExpressiveGANError, InputError
 from expressivegan.evaluation import JudgeClassifier
 from expressivegan.evaluation.agreement import agreement_report
 from expressivegan.evaluation.shortcuts import shortcut_report
-from expressivegan.images import to_uint8
+from expressivegan.images import from_uint8, to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
+from expressivegan.models.generator import interior
 from expressivegan.streams import generator
 from expressivegan.synthesis import open_generator
 from expressivegan.synthesis.generate import latent
+from expressivegan.synthesis.steering import ellipse_maps
 from expressivegan.teacher.fit import fit_teacher, predict
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,6 +58,18 @@ def make(model: GeneratorWithCAMGuidance, labels: Labels, styles: Labels, seed: 
         images.append(to_uint8(made.image)[:, 0].numpy())
         bases.append(to_uint8(made.base_image)[:, 0].numpy())
     return np.concatenate(images), np.concatenate(bases)
+
+
+LUNGS = torch.tensor([[0.3, 0.5, 0.2, 0.36], [0.72, 0.5, 0.2, 0.36]])  # centre and half axes, shares of the sides
+
+
+def grafted(real: Pixels, labels: Labels, styles: Labels, window: torch.Tensor) -> Pixels:
+    """uint8 (N, H, W): each real picture under the window (1, 1, H, W), around it another one of the style's class."""
+    rng = np.random.default_rng(0)
+    around = np.array([rng.choice(np.flatnonzero(labels == s)) for s in styles])
+    mixed = window * from_uint8(real[:, None]) + (1 - window) * from_uint8(real[around, None])
+    found: Pixels = to_uint8(mixed)[:, 0].numpy()
+    return found
 
 
 def probe(judge: JudgeClassifier, images: Pixels, labels: Labels, patients: npt.NDArray[np.str_]) -> float:
@@ -95,9 +111,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     natural, _ = make(model, labels, labels, 0)
     free, bases = make(model, labels, styles, 0)
 
-    results: dict[str, Any] = {}
-    seen = {"real": judge.predict(real), "natural": judge.predict(natural), "free": judge.predict(free)}
-    for name, images in {"natural": natural, "free": free}.items():
+    windows = {
+        "lungs grafted": ellipse_maps(LUNGS, model.resolution).amax(0, keepdim=True),
+        "all but the frame grafted": interior(model.resolution, 0.1),
+    }
+    sets = {"natural": natural, "free": free}
+    sets |= {name: grafted(real, labels, styles, window) for name, window in windows.items()}
+    results: dict[str, Any] = {"real": {"probe_of_label": probe(judge, real, labels, patients)}}
+    seen = {"real": judge.predict(real)} | {name: judge.predict(images) for name, images in sets.items()}
+    for name, images in sets.items():
         shortcuts = shortcut_report(real, labels, patients, images, labels, data.classes).figures
         agreed = agreement_report(seen["real"], labels, patients, seen[name], labels, data.classes).as_json()
         results[name] = {
@@ -106,7 +128,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "probe_of_label": probe(judge, images, labels, own),
             "agreement": agreed,
         }
-        results.setdefault("real", {"probe_of_label": probe(judge, real, labels, patients)})
         results["real"] |= {f"{k}_auc": shortcuts[k]["real"].value for k in ("frame", "geometry")}
     for name, guess in seen.items():
         right = guess.argmax(1) == labels
@@ -120,9 +141,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         train = data.indices("train")
         mix = data.labels[train]
         drawn = torch.randint(len(data.classes), (len(mix),), generator=generator(1, "free styles")).numpy()
-        sets = {"real": (np.asarray(data.images[train]), mix)}
-        sets |= {"natural": (make(model, mix, mix, 1)[0], mix), "free": (make(model, mix, drawn, 1)[0], mix)}
-        results["downstream"] = downstream(data, sets, arguments.epochs)
+        learnt = {"real": (np.asarray(data.images[train]), mix)}
+        learnt |= {"natural": (make(model, mix, mix, 1)[0], mix), "free": (make(model, mix, drawn, 1)[0], mix)}
+        results["downstream"] = downstream(data, learnt, arguments.epochs)
     return results
 
 
@@ -141,7 +162,7 @@ def main() -> int:
         return 2
     names = list(results["real"]["agrees"])
     table = Table("set", "frame AUC", "geometry AUC", "probe AUC", *names, title="columns of classes: agreement")
-    for name in ("real", "natural", "free"):
+    for name in ("real", "natural", "free", "lungs grafted", "all but the frame grafted"):
         row = results[name]
         figures = [row["frame_auc"], row["geometry_auc"], row["probe_of_label"], *row["agrees"].values()]
         table.add_row(name, *(f"{f:.3f}" for f in figures))

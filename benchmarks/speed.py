@@ -1,11 +1,13 @@
 """How fast does training go? Run: python benchmarks/speed.py [--data DIR] [--check]
 
-Four arms, interleaved, medians of rounds; images per second of whole training steps, penalties included:
+Six arms, interleaved, medians of rounds; images per second of whole training steps, penalties included:
 
 - ours: preset cpu-64, CAM guidance on; the teacher's maps of real images are computed once and read
 - original: preset dcgan, the loop that this project grew from, at equal parameters: fp32, teacher run in every step
 - densenet: the same with the original's own teacher, a DenseNet-121 at 224 px
 - uncached: our networks in fp32, and the teacher run on every step's real images
+- free: ours with styles drawn apart from labels and ellipses to steer by (--free-share 0.25 --steer-drawn 0.4)
+- unguided: preset unguided, the same networks without a teacher
 
 It also prints the share of our step that goes into drawing the inputs (data and CAM reading), and the peak of memory.
 The teacher's weights are fresh, since its cost does not depend on them. --check exits with 1 unless the share is
@@ -94,7 +96,7 @@ def make_arm(
     *,
     fold: bool,
     uncached: bool = False,
-    backbone: str = "compact",
+    backbone: str = "compact-fine",
 ) -> Arm:
     reference = None if images.reference is None else images.classes[images.reference]
     with torch.random.fork_rng():
@@ -150,7 +152,10 @@ def main() -> int:
     arms["original"] = make_arm(images, original, options.device, fold=False)
     arms["densenet"] = make_arm(images, original, options.device, fold=False, backbone="densenet121")
     arms["uncached"] = make_arm(images, replace(ours, precision="32-true"), options.device, fold=False, uncached=True)
-    arms["uncached"].run.seen = arms["ours"].run.seen
+    arms["free"] = make_arm(images, replace(ours, free_share=0.25, steer_drawn=0.4), options.device, fold=True)
+    arms["unguided"] = make_arm(images, preset("unguided").config, options.device, fold=True)
+    for name in ("uncached", "free", "unguided"):
+        arms[name].run.seen = arms["ours"].run.seen
     lengths = {name: 1 if name == "densenet" else steps for name in arms}  # its steps take seconds
     for name, arm in arms.items():
         arm.advance(min(period, lengths[name]))
@@ -176,6 +181,8 @@ def main() -> int:
         "ratio_to_original": ratio("original"),
         "ratio_to_original_with_densenet": ratio("densenet"),
         "ratio_to_uncached_fp32": ratio("uncached"),
+        "ratio_to_free": ratio("free"),
+        "ratio_to_unguided": ratio("unguided"),
         "share_of_drawing": round(share, 4),
         "peak_gib_ours_alone": None if alone is None else round(alone, 2),
         "peak_gib_all_arms": None if alone is None else round(peak_gib() or alone, 2),

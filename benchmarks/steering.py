@@ -1,20 +1,31 @@
-"""Does the disease appear where it was asked for? In the eyes of a classifier that took no part in training.
+"""Does the disease appear where it was asked for? In the eyes of two classifiers that took no part in training.
 
     python benchmarks/steering.py --data DIR --model RUN [--count 96] [--out results.json]
     python benchmarks/steering.py --data phantom:3000 [--model RUN]
 
-For every class with a lesion, children with the disease asked for in one zone of the lungs. The judge (a ResNet-18
-fitted on judge patients, with the border masked) shows where it sees the class: its class-activation map less that of
-the reference class, exact since it ends in ReLU, average and linear layer. `located` is the correlation over the
-picture of that map with the zone asked for, less that with another zone of equal area, so that 0 is chance. Beside it
+For every class with a lesion, children with the disease asked for in one zone of the lungs. Each instrument
+(`instruments.py`) shows where it sees the class. `located` is the correlation over the picture of that map with the
+zone asked for, less that with another zone of equal area, so that 0 is chance. Of the model's children:
 
+- `steered`, in the label's own style and in NORMAL's; `map less base's`: the same, of the map less that of the same
+  child without the disease, which takes away what the child alone looks like;
 - `unsteered`: the same zones, but the model chose the place itself, and `random`: a zone other than the one that is
   scored was asked for; both should be near or below 0;
-- `flipped`: of the children that the judge calls healthy without the disease, the share that it calls diseased with it;
+- `flipped`: of the children that the instrument calls healthy without the disease, the share that it calls diseased
+  with it;
 - `inside`: the share of the counterfactual change inside the zone, dilated by one cell of the teacher's maps;
-- for phantoms, `ceiling`: pictures drawn with a lesion that lies in the zone, scored the same way.
+  `levels`: the mean change inside the zone, in grey levels of 255.
 
-Brackets: 95% intervals over children.
+What an instrument can see at all, of healthy reference children:
+
+- `real tissue`: a zone taken from a reference patient with the disease, at the same place, with soft edges; also a
+  zone of 1.5 times the radii, both lungs, and (control) from another healthy child;
+- `painted`: an obvious opacity drawn into the zone;
+- of phantoms, `lesion in the zone`: those drawn with a lesion that lies in one, and `pointing`: whether the map's
+  highest point lies in the lesion;
+- `AUC`: of the class against the reference class.
+
+Brackets: 95% intervals over children, of real ones over patients.
 """
 
 import argparse
@@ -27,6 +38,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from instruments import Instrument, fit_instruments
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -34,46 +47,21 @@ from torch import Tensor
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.errors import ExpressiveGANError, InputError
-from expressivegan.evaluation import JudgeClassifier
-from expressivegan.evaluation.features.frame import mask_border, resize
+from expressivegan.evaluation.faithfulness import pointing_game
 from expressivegan.images import from_uint8, to_uint8
-from expressivegan.intervals import Interval, mean_interval, plain, share_interval
+from expressivegan.intervals import Interval, auc_interval, mean_interval, plain, share_interval
 from expressivegan.models import GeneratorWithCAMGuidance
+from expressivegan.streams import generator
 from expressivegan.synthesis import ZONES, open_generator, steering_map
 from expressivegan.synthesis.generate import latent
 from expressivegan.synthesis.origin import origin_of
+from expressivegan.synthesis.steering import ellipse_maps
 
 NAMES = tuple(ZONES)
-SHIFT = 4  # pixels between the places at which the judge's coarse maps are taken
+LUNGS = ((0.30, 0.50, 0.20, 0.36), (0.72, 0.50, 0.20, 0.36))
 CELLS = 8  # of the teacher's maps, a side
+OPACITY = 1.0  # painted, before tanh: from a lung's dark grey to white
 Array = npt.NDArray[Any]
-
-
-@torch.no_grad()
-def judge_maps(judge: JudgeClassifier, pixels: Array, label: int, reference: int, shift: int = SHIFT) -> Tensor:
-    """uint8 (N, 64, 64) → (N, 64, 64): CAM of the label less that of the reference, from the judge's last features.
-
-    One cell of those is a quarter of the picture. The picture is therefore seen at several shifts, and the maps are
-    averaged where they overlap, which places what one cell cannot.
-    """
-    network = judge._network  # it has no public map, and no other user of one
-    body = network.encode.body
-    weight = (network.head.weight[label] - network.head.weight[reference])[:, None, None]
-    x = mask_border(resize(from_uint8(pixels)[:, None], judge.recipe.resolution), network.encode.border)
-    side = x.shape[-1]
-    total, count = torch.zeros(len(x), side, side), 0
-    # Evenly to both sides, and no farther than the masked border is wide: what comes round the edge is grey.
-    reach = round(side * network.encode.border) // shift * shift
-    shifts = range(-reach, reach + 1, shift)
-    for dy in shifts:
-        for dx in shifts:
-            f = body.relu(body.bn1(body.conv1(x.roll((dy, dx), (2, 3)))))
-            f = body.layer4(body.layer3(body.layer2(body.layer1(f))))
-            cam = (f * weight).sum(1, keepdim=True)
-            fine = torch.nn.functional.interpolate(cam, side, mode="bilinear", align_corners=False)[:, 0]
-            total += fine.roll((-dy, -dx), (1, 2))
-            count += 1
-    return total / count
 
 
 def correlation(maps: Tensor, region: Tensor) -> Array:
@@ -99,67 +87,146 @@ def other_zones(zones: Sequence[int], seed: int) -> list[int]:
     return [int((z + 1 + rng.integers(len(NAMES) - 1)) % len(NAMES)) for z in zones]
 
 
-def _mean(values: Array) -> Interval:
-    return mean_interval(values, [str(i) for i in range(len(values))])
-
-
-@torch.no_grad()
-def measure(model: GeneratorWithCAMGuidance, judge: JudgeClassifier, label: int, count: int) -> dict[str, Interval]:
-    """Figures of one class, over `count` children, each with one zone."""
-    reference = model.class_set.reference
-    assert reference is not None
-    zones = [i % len(NAMES) for i in range(count)]
-    others = other_zones(zones, label)
-    asked = torch.cat([steering_map(NAMES[z], model.resolution) for z in zones])
-    elsewhere = torch.cat([steering_map(NAMES[z], model.resolution) for z in others])
-    z = torch.stack([latent(0, i, model.z_dim) for i in range(count)])
-    labels = torch.full((count,), label)
-    made = {"steered": model.compose(z, labels, steer=asked), "unsteered": model.compose(z, labels)}
-    made["random"] = model.compose(z, labels, steer=elsewhere)
-    pixels = {name: to_uint8(parts.image)[:, 0].numpy() for name, parts in made.items()}
-    figures = {
-        f"located, {name}": _mean(located(judge_maps(judge, p, label, reference), zones, others))
-        for name, p in pixels.items()
-    }
-    seen = {name: judge.predict(p).argmax(1) for name, p in pixels.items()}
-    before = judge.predict(to_uint8(made["steered"].base_image)[:, 0].numpy()).argmax(1)
-    healthy = before == reference
-    for name in ("steered", "unsteered"):
-        figures[f"flipped, {name}"] = share_interval(int((seen[name][healthy] != reference).sum()), int(healthy.sum()))
-    figures["healthy before"] = share_interval(int(healthy.sum()), count)
-    for name in ("steered", "unsteered", "random"):
-        change = (made[name].image - made[name].base_image).abs()
-        inside = (change * dilated(asked)).sum(dim=(1, 2, 3)) / change.sum(dim=(1, 2, 3)).clamp_min(1e-9)
-        figures[f"inside, {name}"] = _mean(inside.numpy())
-    return figures
-
-
 def dilated(regions: Tensor) -> Tensor:
     """(N, 1, H, W) → 0 or 1: within one cell of a region."""
     cell = regions.shape[-1] // CELLS
-    return torch.nn.functional.max_pool2d((regions > 0).float(), 2 * cell + 1, 1, cell)
+    return F.max_pool2d((regions > 0).float(), 2 * cell + 1, 1, cell)
 
 
-def ceiling(data: ImageSet, judge: JudgeClassifier, label: int) -> dict[str, Interval]:
+def pixels_of(images: Tensor) -> Array:
+    """(N, 1, H, W) in [-1, 1] → uint8 (N, H, W)."""
+    return to_uint8(images)[:, 0].numpy()
+
+
+def _mean(values: Array, who: Sequence[Any] | None = None) -> Interval:
+    return mean_interval(values, [str(i) for i in (range(len(values)) if who is None else who)])
+
+
+class Scored:
+    """What one instrument makes of pictures with the disease in zones, each beside the same child without it."""
+
+    def __init__(
+        self, by: Instrument, label: int, reference: int, without: Array, who: Sequence[Any] | None = None
+    ) -> None:
+        self.by, self.label, self.reference, self.who = by, label, reference, who
+        self.zones = [i % len(NAMES) for i in range(len(without))]
+        self.others = other_zones(self.zones, label)
+        self.healthy = by.predict(without).argmax(1) == reference
+        self.maps_without = by.maps(without, label, reference)
+
+    def flipped(self, pixels: Array) -> Interval:
+        ill = self.by.predict(pixels).argmax(1) != self.reference
+        return share_interval(int((ill & self.healthy).sum()), int(self.healthy.sum()))
+
+    def rows(self, name: str, pixels: Array) -> dict[str, Interval]:
+        maps = self.by.maps(pixels, self.label, self.reference)
+        return {
+            f"located, {name}": _mean(located(maps, self.zones, self.others), self.who),
+            f"located, {name}, map less base's": _mean(
+                located(maps - self.maps_without, self.zones, self.others), self.who
+            ),
+            f"flipped, {name}": self.flipped(pixels),
+        }
+
+
+def zones_of(zones: Sequence[int], side: int, times: float = 1.0) -> Tensor:
+    """(N, 1, side, side): the zones, with `times` their radii."""
+    return ellipse_maps(torch.tensor([ZONES[NAMES[z]] for z in zones]) * torch.tensor([1, 1, times, times]), side)
+
+
+@torch.no_grad()
+def measure(model: GeneratorWithCAMGuidance, by: Instrument, label: int, count: int) -> dict[str, Interval]:
+    """Figures of one class by one instrument, over `count` children, each with one zone."""
+    reference = model.class_set.reference
+    assert reference is not None
+    z = torch.stack([latent(0, i, model.z_dim) for i in range(count)])
+    labels = torch.full((count,), label)
+    styles = {"": labels, ", NORMAL's style": torch.full((count,), reference)}
+    figures: dict[str, Interval] = {}
+    for words, style in styles.items():
+        base = model.compose(z, labels, style_labels=style).base_image
+        scored = Scored(by, label, reference, pixels_of(base))
+        asked, elsewhere = (zones_of(zones, model.resolution) for zones in (scored.zones, scored.others))
+        steers = {"steered": asked} if words else {"steered": asked, "unsteered": None, "random": elsewhere}
+        for name, steer in steers.items():
+            image = model.compose(z, labels, style_labels=style, steer=steer).image
+            figures |= scored.rows(name + words, pixels_of(image))
+            change = (image - base).abs()
+            inside = (change * dilated(asked)).sum(dim=(1, 2, 3)) / change.sum(dim=(1, 2, 3)).clamp_min(1e-9)
+            figures[f"inside, {name}{words}"] = _mean(inside.numpy())
+            figures[f"levels, {name}{words}"] = _mean(levels(change, asked))
+        figures[f"healthy before{words}"] = share_interval(int(scored.healthy.sum()), count)
+    return figures
+
+
+def levels(change: Tensor, regions: Tensor) -> Array:
+    """(N, 1, H, W) in [0, 2], (N, 1, H, W) → (N,) mean change inside each region, in grey levels of 255."""
+    found: Array = (127.5 * (change * regions).sum((1, 2, 3)) / regions.sum((1, 2, 3))).numpy()
+    return found
+
+
+def painted(images: Tensor, regions: Tensor, amount: float = OPACITY) -> Tensor:
+    """Images in [-1, 1] with a textured opacity of this height, before tanh, in each region."""
+    coarse = torch.randn(len(images), 1, 16, 16, generator=generator("steering", "painted"))
+    texture = 1 + 0.3 * F.interpolate(coarse, images.shape[-1], mode="bilinear")
+    return torch.tanh(torch.atanh(images.clamp(-0.99, 0.99)) + amount * regions * texture)
+
+
+@torch.no_grad()
+def ceiling(data: ImageSet, by: Instrument, label: int) -> dict[str, Interval]:
+    """What an instrument can see of reference patients: of their classes, of a painted opacity, of real tissue."""
+    assert data.reference is not None
+    chosen = data.indices("reference")
+    of = {k: chosen[data.labels[chosen] == k] for k in (data.reference, label)}
+    healthy, ill = (np.asarray(data.images[rows]) for rows in of.values())
+    truth = np.repeat([False, True], [len(healthy), len(ill)])
+    score = 1 - by.predict(np.concatenate([healthy, ill]))[:, data.reference]
+    patients = [str(p) for rows in of.values() for p in np.asarray(data.patients[rows])]
+    figures = {"AUC": auc_interval(truth, score, patients)}
+
+    scored = Scored(by, label, data.reference, healthy, data.patients[of[data.reference]])
+    children = from_uint8(healthy)[:, None]
+    zone = zones_of(scored.zones, data.resolution)
+    figures |= scored.rows("painted", pixels_of(painted(children, zone)))
+    if data.masks is not None:  # what a phantom's zone holds is known, so there is no need to guess
+        return figures | lesions(data, by, label)
+    rng = np.random.default_rng(label)
+    donors = from_uint8(ill[rng.integers(len(ill), size=len(healthy))])[:, None]
+    lungs = torch.stack([ellipse_maps(torch.tensor([lung]), data.resolution)[0] for lung in LUNGS]).amax(0)
+    for name, tissue, region in (
+        ("real tissue", donors, zone),
+        ("real tissue, 1.5 x", donors, zones_of(scored.zones, data.resolution, 1.5)),
+        ("healthy tissue (control)", children.roll(len(NAMES), 0), zone),
+        ("both lungs", donors, lungs[None]),
+        ("both healthy lungs (control)", children.roll(len(NAMES), 0), lungs[None]),
+    ):
+        mixed = children + region * (tissue - children)
+        if "lungs" in name:
+            figures[f"flipped, {name}"] = scored.flipped(pixels_of(mixed))
+        else:
+            figures |= scored.rows(name, pixels_of(mixed))
+            figures[f"levels, {name}"] = _mean(levels((mixed - children).abs(), zone), scored.who)
+    return figures
+
+
+def lesions(data: ImageSet, by: Instrument, label: int) -> dict[str, Interval]:
     """`located` of phantoms of the reference group whose lesion lies in a zone for the most part."""
     assert data.masks is not None
     assert data.reference is not None
     chosen = data.indices("reference")
     chosen = chosen[data.labels[chosen] == label]
     masks = torch.from_numpy(np.asarray(data.masks[chosen])).float()
-    regions = torch.cat([dilated(steering_map(n, data.resolution)) for n in NAMES])[:, 0]
-    plain_regions = torch.cat([steering_map(n, data.resolution) for n in NAMES])[:, 0]
-    share = torch.einsum("nij,zij->nz", masks, regions) / masks.sum((1, 2)).clamp_min(1)[:, None]
-    nearest = torch.einsum("nij,zij->nz", masks, plain_regions).argmax(1)
+    maps = by.maps(np.asarray(data.images[chosen]), label, data.reference)
+    figures = {"pointing": _mean(pointing_game(maps.numpy(), masks.numpy()))} if maps.shape == masks.shape else {}
+    plain_regions = torch.cat([steering_map(n, data.resolution) for n in NAMES])
+    share = torch.einsum("nij,zij->nz", masks, dilated(plain_regions)[:, 0]) / masks.sum((1, 2)).clamp_min(1)[:, None]
+    nearest = torch.einsum("nij,zij->nz", masks, plain_regions[:, 0]).argmax(1)
     kept = np.flatnonzero((share.gather(1, nearest[:, None])[:, 0] >= 0.8).numpy())
-    if len(kept) < 5:
-        return {"ceiling": Interval(float("nan"), float("nan"), float("nan"))}
-    zones = [int(nearest[i]) for i in kept]
-    maps = judge_maps(judge, np.asarray(data.images[chosen[kept]]), label, data.reference)
-    return {
-        "ceiling": _mean(located(maps, zones, other_zones(zones, label))),
-        "ceiling, n": share_interval(len(kept), len(chosen)),
-    }
+    if len(kept) >= 5:
+        zones = [int(nearest[i]) for i in kept]
+        figures["located, lesion in the zone"] = _mean(located(maps[kept], zones, other_zones(zones, label)))
+        figures["lesion in the zone, share"] = share_interval(len(kept), len(chosen))
+    return figures
 
 
 def main() -> int:
@@ -170,32 +237,29 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     try:
-        model = None if arguments.model is None else open_generator(arguments.model)
-        if model is not None and (not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None):
-            raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
-        if model is None and not arguments.data.startswith("phantom"):
-            raise InputError("--model is missing; without one only a phantom's ceiling can be measured")
-        if model is None:
-            data = load_images(arguments.data, 64)
-        else:
-            data = load_images(arguments.data, model.resolution, fit=origin_of(arguments.model).fit)
-        judged = data.indices("judge")
-        judge = JudgeClassifier.fit(
-            np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"
-        )
-        results: dict[str, dict[str, Interval]] = {}
-        for k, name in enumerate(data.classes):
-            if k == data.reference:
-                continue
-            row = {} if model is None else measure(model, judge, k, arguments.count)
-            results[name] = row | (ceiling(data, judge, k) if data.masks is not None else {})
+        model, fit = None, "stretch"
+        if arguments.model is not None:
+            model, fit = open_generator(arguments.model), origin_of(arguments.model).fit
+            if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
+                raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
+        data = load_images(arguments.data, 64 if model is None else model.resolution, fit=fit)
+        if data.reference is None:
+            raise InputError(f"--data (={arguments.data}) must have a class without disease, such as NORMAL")
+        results: dict[str, dict[str, dict[str, Interval]]] = {}
+        for by in fit_instruments(data, cache_root() / "features"):
+            for k, name in enumerate(data.classes):
+                if k == data.reference:
+                    continue
+                rows = {} if model is None else measure(model, by, k, arguments.count)
+                results.setdefault(name, {})[by.name] = rows | ceiling(data, by, k)
     except ExpressiveGANError as error:
         print(f"steering: {error}", file=sys.stderr)
         return 2
-    table = Table("figure", *results)
-    for figure in next(iter(results.values())):
-        table.add_row(figure, *(str(row.get(figure, "")) for row in results.values()))
-    Console(width=120).print(table)
+    columns = [(name, by) for name, found in results.items() for by in found]
+    table = Table("figure", *(f"{name}, {by}" for name, by in columns))
+    for figure in dict.fromkeys(f for found in results.values() for rows in found.values() for f in rows):
+        table.add_row(figure, *(str(results[name][by].get(figure, "")) for name, by in columns))
+    Console(width=48 + 24 * len(columns)).print(table)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(plain(results), indent=2) + "\n", encoding="utf-8")
     return 0
