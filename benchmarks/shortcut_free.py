@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
+from steering import LUNGS
 
 from expressivegan.atomic import write_text
 from expressivegan.config import UNPROTECTED
@@ -58,9 +59,6 @@ def make(model: GeneratorWithCAMGuidance, labels: Labels, styles: Labels, seed: 
         images.append(to_uint8(made.image)[:, 0].numpy())
         bases.append(to_uint8(made.base_image)[:, 0].numpy())
     return np.concatenate(images), np.concatenate(bases)
-
-
-LUNGS = torch.tensor([[0.3, 0.5, 0.2, 0.36], [0.72, 0.5, 0.2, 0.36]])  # centre and half axes, shares of the sides
 
 
 def grafted(real: Pixels, labels: Labels, styles: Labels, window: torch.Tensor) -> Pixels:
@@ -112,7 +110,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     free, bases = make(model, labels, styles, 0)
 
     windows = {
-        "lungs grafted": ellipse_maps(LUNGS, model.resolution).amax(0, keepdim=True),
+        "lungs grafted": ellipse_maps(torch.tensor(LUNGS), model.resolution).amax(0, keepdim=True),
         "all but the frame grafted": interior(model.resolution, 0.1),
     }
     sets = {"natural": natural, "free": free}

@@ -132,13 +132,13 @@ class TrainConfig:
     """A steered M fills the map that it was given."""
     steer_share: float = 0.5
     """Share of images whose M is bounded by a given map."""
-    steer_drawn: float = 0.0
+    steer_drawn: float = 0.15
     """Share of the given maps that are ellipses in the lungs; the others are the teacher's maps of real images."""
-    free_share: float = 0.0
-    """Share of images whose style is drawn apart from the label; of these the discriminator sees the lungs only. 0.2
-    lets diseases appear in any style, and costs fidelity (docs/training.md)."""
-    free_after: float = 0.2
-    """Share of the run after which that begins: before, it costs anatomies."""
+    free_share: float = 0.08
+    """Share of images whose style is drawn apart from the label; of these the discriminator sees the lungs only. It
+    makes the maps act, and costs fidelity (docs/training.md)."""
+    free_after: float = 0.8
+    """Share of the run after which that begins, and ellipses with it: before, it costs anatomies."""
     augment: float = 0.15
     """Share of images that are augmented before the discriminator, reached halfway; 0 turns it off."""
     sample_every: float = 10.0

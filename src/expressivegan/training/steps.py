@@ -127,7 +127,9 @@ def _generator_loss(
     terms: Terms = {}
     diseased = nets.G.class_set.has_lesion(batch.labels).to(parts.mask.dtype)[:, None, None, None]
     if config.diversity_weight > 0:
-        terms["g_diversity"] = config.diversity_weight * lost_diversity(batch.real, parts.image, batch.labels)
+        # Children of one label in several styles differ by their styles, which shall not make up for their anatomies
+        kinds = batch.labels + nets.G.class_set.count * torch.where(batch.free, 1 + batch.styles, 0)
+        terms["g_diversity"] = config.diversity_weight * lost_diversity(batch.real, parts.image, kinds)
     if config.area_weight > 0:
         terms["g_area"] = config.area_weight * area_cost(parts.mask, config.area_limit)
     if config.delta_weight > 0:
