@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance, expressive_weights_init, layers
-from expressivegan.models.layers import Conv, Dense
+from expressivegan.models.layers import Conv, Dense, ModulatedBlock, ResidualBlock, activate, upsample
 from expressivegan.models.penalised import input_gradients_only, penalised_conv2d
 from expressivegan.training.losses import gradient_penalty, relativistic
 from tiny import noise, pictures, tiny_discriminator, tiny_generator
@@ -76,6 +76,39 @@ def test_fresh_networks_start_in_range() -> None:
         score = D(image)[0]
     assert 0.05 < image.std() < 0.95
     assert 1e-3 < score.abs().max() < 30
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def doubled(x: Tensor) -> Tensor:
+    return nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 1, 1, 2)])
+def test_upsampling_has_the_derivatives_of_the_bilinear_one(shape: tuple[int, ...]) -> None:
+    x = noise(*shape).double().requires_grad_()
+    assert torch.equal(upsample(x), doubled(x))
+    assert torch.autograd.gradcheck(upsample, x)
+    assert torch.autograd.gradgradcheck(upsample, x)
+    grad = noise(shape[0], shape[1], 2 * shape[2], 2 * shape[3], seed=1).double()
+    ours, theirs = (torch.autograd.grad(f(x), x, grad)[0] for f in (upsample, doubled))
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-14)
+    assert torch.equal(upsample(x.detach()), doubled(x))
+
+
+def test_blocks_are_what_they_say() -> None:
+    torch.manual_seed(0)
+    x, style = noise(2, 6, 4, 4).double(), noise(2, 5, seed=1).double()
+    kept = x.clone()
+    block, residual, narrow = ModulatedBlock(6, 5).double(), ResidualBlock(6, 6).double(), ResidualBlock(6, 3).double()
+    nn.init.normal_(block.second.weight)
+    scale, shift = block.affine(style)[:, :, None, None].chunk(2, dim=1)
+    moved = x * (1 + scale) + shift
+    assert torch.allclose(block(x, style), moved + block.second(activate(block.first(activate(moved)))))
+    for each in (residual, narrow):
+        assert torch.allclose(each(x), each.skip(x) + each.second(activate(each.first(activate(x)))))
+    assert torch.equal(x, kept)  # nothing of the caller's is overwritten
 
 
 # --- the penalised convolution ----------------------------------------------------------------------------------------

@@ -252,6 +252,15 @@ def test_unknown_weights() -> None:
         load_xrv("nothing")
 
 
+def test_the_stem_is_the_convolution_that_it_stores() -> None:
+    backbone = tiny_teacher().backbone.double()
+    images = pictures(2).double().requires_grad_()
+    plain = backbone.blocks(backbone.stem(images).relu())
+    assert torch.allclose(backbone.features(images), plain, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(f.square().sum(), images)[0] for f in (backbone.features(images), plain))
+    assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 @torch.no_grad()
 def test_folded_norms_are_the_same_function() -> None:
     teacher = tiny_teacher()
