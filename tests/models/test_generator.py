@@ -9,7 +9,7 @@ from torch import Tensor
 from expressivegan.checkpoint import state_hash
 from expressivegan.errors import InputError
 from expressivegan.models import GeneratorWithCAMGuidance
-from expressivegan.models.generator import DELTA_BOUND
+from expressivegan.models.generator import DELTA_BOUND, Grain
 from tiny import noise, tiny_generator
 
 NORMAL, BACTERIA, VIRUS = 0, 1, 2
@@ -148,6 +148,39 @@ def test_the_hash_covers_the_frame_and_older_states_open() -> None:
     assert other.window.min() == 1
     with pytest.raises(RuntimeError, match="map_bias"):
         G.load_state_dict({name: value for name, value in older.items() if name != "map_bias"})
+
+
+def test_grain_is_white_and_belongs_to_the_latent() -> None:
+    """√2·cos of a uniform phase: mean 0, variance 1, and nothing in common between pixels or images."""
+    grain, z = Grain(100, 32, 4), torch.randn(300, 100, generator=torch.Generator().manual_seed(0))
+    drawn = grain.noise(z)[:, 0]
+    assert torch.equal(drawn, grain.noise(z)[:, 0])
+    assert torch.allclose(drawn, grain.noise(3 * z)[:, 0], atol=1e-3)  # truncation leaves it alone
+    assert abs(float(drawn.mean())) < 0.01
+    assert float(drawn.var()) == pytest.approx(1, abs=0.01)
+    for shift in ((0, 1), (1, 0), (1, 1)):
+        assert abs(float((drawn * drawn.roll(shift, (1, 2))).mean())) < 0.01
+    power = torch.fft.fft2(drawn).abs().square().mean(0)
+    assert 0.6 < float((power / power.mean()).min()) <= float((power / power.mean()).max()) < 1.4
+    between = torch.corrcoef(drawn.flatten(1)) - torch.eye(300)
+    assert float(between.abs().max()) < 0.2
+    assert float(between.abs().mean()) == pytest.approx((2 / torch.pi) ** 0.5 / 32, rel=0.1)
+
+
+def test_grain_starts_silent_is_learnt_and_is_the_same_with_and_without_the_disease() -> None:
+    G, z = GeneratorWithCAMGuidance(z_dim=8, resolution=32, width=8, min_width=4), noise(2, 8)
+    parts = G.compose(z, labels(1, 2))
+    parts.image.square().sum().backward()  # type: ignore[no-untyped-call]
+    for grain in G.grain:
+        assert isinstance(grain, Grain)
+        assert not grain.gain.any()
+        assert grain.gain.grad is not None
+        assert grain.gain.grad.any()
+        torch.nn.init.ones_(grain.gain)
+    louder = G.compose(z, labels(1, 2))
+    assert not torch.equal(louder.base, parts.base)
+    healthy = G.compose(z, labels(0, 0), style_labels=labels(1, 2))
+    assert torch.equal(healthy.base, louder.base)
 
 
 def test_two_maps_agree_outside_both() -> None:

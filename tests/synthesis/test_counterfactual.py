@@ -192,7 +192,9 @@ def test_a_disease_is_taken_away(model: GeneratorWithCAMGuidance, sick: Projecti
     assert strip.outside_change == 0
     assert float((strip.mask == 0).float().mean()) > 0
     drawn = edit_real(model, sick, 0, keep_residual=False, steps=3)
-    base = model.compose_styles(sick.styles, sick.lesion_style, torch.zeros(1, 1, 1, 1), model.window).image
+    base = model.compose_styles(
+        sick.styles, sick.lesion_style, torch.zeros(1, 1, 1, 1), model.window, model.noise(sick.z)
+    ).image
     assert torch.equal(drawn.after, base)
     # of the residual, what lies under M goes with the disease
     expected = base + (1 - sick.mask) * (sick.real - sick.image)

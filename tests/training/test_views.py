@@ -1,6 +1,7 @@
 """What the discriminator sees of pairs that no real image has, and the ellipses to steer by."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -66,21 +67,69 @@ def _terms(run: Run, batch: Batch) -> dict[str, float]:
     return {name: term.item() for name, term in terms.items()}
 
 
+def _moved(before: dict[str, torch.Tensor], network: torch.nn.Module | None) -> bool:
+    assert network is not None
+    return any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def _step(phantoms: ImageSet, change: str, **settings: Any) -> tuple[dict[str, float], Run]:
+    """The third step of a run, its real images brighter in the frame or everywhere, of free pairs or of the others."""
+    config = tiny_config(batch=8, free_after=0.0, augment=0.0, diversity_weight=0.0, penalty_every=1, **settings)
+    run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+    for _ in range(2):
+        run.step(lambda terms: None)
+    batch = run.draw(2)
+    real = batch.real.clone()
+    rows = batch.free if "free" in change else ~batch.free
+    if "frame" in change:
+        real[rows, :, :3] = 1.0
+    elif change:
+        real[rows] = real[rows].roll(5, -1)
+    return _terms(run, replace(batch, real=real)), run
+
+
+def test_of_free_pairs_the_lesion_critic_sees_the_lungs_and_the_discriminator_nothing(phantoms: ImageSet) -> None:
+    plain, run = _step(phantoms, "", free_share=0.25)
+    free, other_run = _step(phantoms, "free", free_share=0.25)
+    assert {"d_adversarial", "d_r1", "c_adversarial", "c_r1", "c_class"} <= plain.keys()
+    for name in plain:
+        if name.startswith("d_"):
+            assert free[name] == plain[name]
+    assert free["c_adversarial"] != plain["c_adversarial"]
+    assert not _moved(run.nets.D.state_dict(), other_run.nets.D)
+    frame, _ = _step(phantoms, "frame of free", free_share=0.25)
+    assert frame["c_adversarial"] == pytest.approx(plain["c_adversarial"], rel=1e-5)
+    natural, _ = _step(phantoms, "natural", free_share=0.25)
+    assert natural["c_adversarial"] == plain["c_adversarial"]
+    assert natural["d_adversarial"] != plain["d_adversarial"]
+
+
+def test_the_lesion_critic_starts_as_the_discriminator(phantoms: ImageSet) -> None:
+    config = tiny_config(batch=8, kimg=0.032, free_share=0.25, free_after=0.5)
+    run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+    for _ in range(2):
+        assert "c_adversarial" not in run.step(lambda terms: None)
+    assert run.nets.lesion_critic is None
+    before = {name: value.clone() for name, value in run.nets.D.state_dict().items()}
+    config_of_optimisers = [group["lr"] for o in run.nets.optimisers for group in o.param_groups]
+    terms = run.step(lambda terms: None)
+    assert "c_adversarial" in terms
+    critic = run.nets.lesion_critic
+    assert critic is not None
+    assert _moved(before, critic)
+    largest = max(float((before[name] - value).abs().max()) for name, value in critic.state_dict().items())
+    assert largest < 2 * max(config_of_optimisers)  # one step of Adam away
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_of_a_free_pair_the_discriminator_cannot_see_the_frame(phantoms: ImageSet, share: float) -> None:
-    found = []
-    for brighter in (False, True):
-        config = tiny_config(free_share=share, free_after=0.0, augment=0.0, diversity_weight=0.0)
-        run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
-        batch = run.draw(0)
-        assert batch.free.all() == bool(share)
-        if not share:
-            assert torch.equal(batch.styles, batch.labels)
-        real = batch.real.clone()
-        if brighter:
-            real[..., :3, :] = 1.0
-        found.append(_terms(run, replace(batch, real=real))["d_adversarial"])
-    assert (found[0] == pytest.approx(found[1], rel=1e-5)) == bool(share)
+def test_all_or_none_of_the_pairs_free(phantoms: ImageSet, share: float) -> None:
+    config = tiny_config(free_share=share, free_after=0.0)
+    run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+    terms = run.step(lambda terms: None)
+    assert ("d_adversarial" in terms, "c_adversarial" in terms) == (not share, bool(share))
+    batch = run.draw(0)
+    assert batch.free.all() == bool(share)
+    assert share or torch.equal(batch.styles, batch.labels)
 
 
 def test_half_of_the_free_pairs_are_healthy_in_any_style(phantoms: ImageSet) -> None:

@@ -19,6 +19,7 @@ from expressivegan.images import check_maps, check_resolution
 from expressivegan.models.classes import ClassSet
 from expressivegan.models.layers import Conv, Dense, ModulatedBlock, activate, upsample
 
+GRAINLESS = 2  # coarsest levels without noise: what they draw is anatomy
 DELTA_BOUND = 2.0  # in pre-tanh units: enough to turn air into tissue, too little to shout through a tiny M
 
 
@@ -53,6 +54,45 @@ def _narrow(inputs: int, outputs: int) -> nn.Module:
 def _bound(steer: Tensor, gate: Tensor) -> Tensor:
     """The upper bound on a level's map: the largest value that `steer` has within each of its cells."""
     return F.adaptive_max_pool2d(steer, (gate.shape[-2], gate.shape[-1]))
+
+
+class Grain(nn.Module):
+    """White noise of one level that is a function of the latent, and how much of it each channel gets.
+
+    It spares a small network to fold grain out of smooth features (docs/recipe.md). StyleGAN draws its noise anew
+    (Karras et al., CVPR 2019, section 3.2); here the same latent still gives the same image. The noise is √2·cos of a phase that is the product of two random linear maps of the latent, one by row and one by
+    column: far beyond a turn, so that pixels and images are uncorrelated.
+
+    Args:
+        z_dim: length of the latent.
+        side: height and width of the level.
+        channels: of the level.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    turn: Tensor
+
+    def __init__(self, z_dim: int, side: int, channels: int) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(side)  # saved with the weights, all the same
+        for name in ("rows", "columns"):
+            self.register_buffer(name, 1.6 * torch.randn(8 * side, z_dim, generator=g))
+        self.register_buffer("turn", 2 * math.pi * torch.rand(side, side, generator=g))
+        self.gain = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def noise(self, z: Tensor) -> Tensor:
+        """(B, z_dim) → (B, 1, side, side) of mean 0 and variance 1; the length of z does not matter."""
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+            unit = F.normalize(z.to(self.turn.dtype), dim=1)
+            rows, columns = ((unit @ w.T).view(len(z), -1, 8) for w in (self.rows, self.columns))
+            return (math.sqrt(2) * torch.cos(rows @ columns.mT + self.turn)).unsqueeze(1)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        noise = noise.to(x.dtype)
+        if x.dtype == torch.bfloat16:  # there, PyTorch is six times slower on CPUs where it has to repeat the noise
+            noise = noise.expand_as(x).contiguous(memory_format=torch.channels_last)
+        return torch.addcmul(x, noise, self.gain.to(x.dtype))
 
 
 def interior(size: int, frame: float) -> Tensor:
@@ -131,6 +171,7 @@ class GeneratorWithCAMGuidance(
         self.base_ups = nn.ModuleList(_narrow(widths[n - 1], widths[n]) for n in range(1, doublings + 1))
         self.base_blocks = nn.ModuleList(ModulatedBlock(w, style_dim) for w in widths)
         self.base_out = Conv(widths[-1], 1, gain=0.5)
+        self.grain = nn.ModuleList(Grain(z_dim, start * 2**n, widths[n]) for n in range(GRAINLESS, doublings + 1))
 
         # The lesion stream starts one doubling above the stem, since a 4x4 map says nothing about where, and ends one
         # below the image: its maps are smooth at the scale of two pixels, and the finest level is the dearest.
@@ -147,8 +188,8 @@ class GeneratorWithCAMGuidance(
         self.register_buffer("window", interior(resolution, frame))  # in the state, so that the model's hash covers it
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As of any module; states that were saved before there was a `window` keep the one of `frame`."""
-        later = {k: v for k, v in self.state_dict().items() if k == "window" or k.startswith("asks.")}
+        """As of any module; what states of older versions lack stays as it is: it changes nothing there."""
+        later = {k: v for k, v in self.state_dict().items() if k == "window" or k.startswith(("asks.", "grain."))}
         return super().load_state_dict(later | dict(state_dict), strict, assign)
 
     @property
@@ -202,7 +243,8 @@ class GeneratorWithCAMGuidance(
         active = self.class_set.has_lesion(labels).to(z.dtype)[:, None, None, None] * strength  # (B, 1, 1, 1)
 
         style = self.base_style(z, style_labels)
-        return self.compose_styles([style] * self.style_count, self.disease_style(z, labels), active, steer)
+        lesion_style = self.disease_style(z, labels)
+        return self.compose_styles([style] * self.style_count, lesion_style, active, steer, self.noise(z))
 
     @property
     def style_count(self) -> int:
@@ -219,8 +261,12 @@ class GeneratorWithCAMGuidance(
         style: Tensor = self.lesion_style(torch.cat([z, self.lesion_embedding(labels)], dim=1))
         return style
 
+    def noise(self, z: Tensor) -> list[Tensor]:
+        """(B, z_dim) → the noise of each level that has some, (B, 1, h, w), coarse to fine."""
+        return [grain.noise(z) for grain in self.grain]  # type: ignore[operator]
+
     def compose_styles(
-        self, styles: Sequence[Tensor], lesion_style: Tensor, active: Tensor, steer: Tensor
+        self, styles: Sequence[Tensor], lesion_style: Tensor, active: Tensor, steer: Tensor, noise: Sequence[Tensor]
     ) -> Composition:
         """What `compose` does, from style vectors instead of latents and labels; nothing is checked.
 
@@ -229,6 +275,7 @@ class GeneratorWithCAMGuidance(
             lesion_style: (B, style_dim).
             active: (B, 1, 1, 1), scales M; 0 for the reference class.
             steer: an upper bound on M that broadcasts to (B, 1, H, W); `window` is the widest.
+            noise: as `noise` gives it.
         """
         # base: styles → features of every level
         x = self.stem(styles[0]).unflatten(1, (-1, self.start, self.start)).contiguous(
@@ -236,9 +283,13 @@ class GeneratorWithCAMGuidance(
         )  # fmt: skip
         features = []
         for level, block in enumerate(self.base_blocks):
-            x = block(upsample(self.base_ups[level - 1](x)) if level else x, styles[level + 1])
+            x = upsample(self.base_ups[level - 1](x)) if level else x
+            if level >= GRAINLESS:
+                x = self.grain[level - GRAINLESS](x, noise[level - GRAINLESS])
+            x = block(x, styles[level + 1])
             features.append(x)
-        base = self.base_out(activate(x)).to(active.dtype)
+        finest = activate(x)
+        base = self.base_out(finest).to(active.dtype)
 
         # lesion: (base features, lesion style) → maps and change
         logit = self.map_bias
@@ -258,7 +309,7 @@ class GeneratorWithCAMGuidance(
             h = h * gate.to(h.dtype)
         gate = upsample(gate)
         attention.append(gate * _bound(steer, gate) * active)
-        detail = self.delta_read(activate(features[-1])) + upsample(self.delta_up(h))
+        detail = self.delta_read(finest) + upsample(self.delta_up(h))
         delta = DELTA_BOUND * torch.tanh(self.delta_out(activate(detail)).to(base.dtype))
         mask = attention[-1]
         return Composition(torch.tanh(base + mask * delta), base, mask, delta, attention)

@@ -195,9 +195,12 @@ def edit_real(
         raise InputError("steer says where a disease shall be, and does not go with one that is taken away")
     lesion = found.lesion_style if takes_away else model.disease_style(found.z, torch.tensor([label]))
     bound = model.window if steer is None else steer * model.window
+    noise = model.noise(found.z)
 
     def compose(s: float) -> Composition:
-        return model.compose_styles(found.styles, lesion, torch.full((1, 1, 1, 1), 1 - s if takes_away else s), bound)
+        return model.compose_styles(
+            found.styles, lesion, torch.full((1, 1, 1, 1), 1 - s if takes_away else s), bound, noise
+        )
 
     fitted = compose(0.0)
     residual = found.real - fitted.image

@@ -119,6 +119,7 @@ def project(
         distances = fit.distance(fit.of_latent(z, kinds))
         one = int(distances.argmin())
         z, kinds = z[one : one + 1].detach(), kinds[one : one + 1]
+        fit.noise = model.noise(z)
         start = model.base_style(z, kinds)
         lesion_start = model.disease_style(z, fit.labels(1))
         typical = fit.unexplained(fit.of_latent(z, kinds).image)
@@ -169,6 +170,7 @@ class _Fit:
         self.model, self.real, self.label, self.features, self.maps = model, real, label, features, maps
         with torch.no_grad():
             self.seen = torch.zeros(()) if features is None else _unit(features(real))
+        self.noise: list[Tensor] = []
 
     def labels(self, count: int) -> Tensor:
         return torch.full((count,), self.label)
@@ -178,7 +180,7 @@ class _Fit:
 
     def of_styles(self, styles: list[Tensor], lesion: Tensor) -> Composition:
         active = self.model.class_set.has_lesion(self.labels(1)).to(lesion)[:, None, None, None]
-        return self.model.compose_styles(styles, lesion, active, self.model.window)
+        return self.model.compose_styles(styles, lesion, active, self.model.window, self.noise)
 
     def distance(self, parts: Composition) -> Tensor:
         """(B,) squared differences at three scales, of features, and of M and the map that it shall follow."""

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 PANELS = {
     "adversarial loss": ("d_adversarial", "g_adversarial"),
-    "gradient penalties": ("r1", "r2"),
+    "gradient penalties": ("d_r1", "d_r2"),
     "guidance": ("d_cam", "g_cam", "g_flip", "g_steer", "d_class"),
     "diversity against real (1 is real)": ("diversity_ratio_min", "coverage_ratio_min"),
     "duplicates": ("duplicate_rate_max",),

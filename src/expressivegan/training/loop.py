@@ -1,9 +1,11 @@
 """The training loop: one visible function, its phases captioned, its time counted in images."""
 
+import copy
 import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,9 +32,12 @@ from expressivegan.training.card import generator_card
 from expressivegan.training.dcgan import dcgan_step
 from expressivegan.training.ema import AveragedModel
 from expressivegan.training.guidance import Guide, real_cams
+from expressivegan.training.losses import GROUP
 from expressivegan.training.rundir import RunDirectory, environment
+from expressivegan.training.start import Start, begin_from, check_start
 from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
 from expressivegan.training.views import draw_ellipses
+from expressivegan.training.watch import divergence
 
 STREAMS = ("data", "latents", "styles", "steering", "augment-real", "augment-fake")
 
@@ -49,7 +54,7 @@ class TrainResult:
         total: images planned.
         model: model directory of the averaged generator.
         stopped: it was interrupted, and can be resumed.
-        warnings: what the checks for collapse said.
+        warnings: what the checks for collapse and divergence said, of a resumed run also before; in settings.json too.
     """
 
     images: int
@@ -67,10 +72,10 @@ class Run:
             raise InputError(
                 f"batch (={config.batch}) must be divisible by the number of processes (={fabric.world_size})"
             )
-        if fabric.world_size > 1 and config.batch % (8 * fabric.world_size):
+        if fabric.world_size > 1 and config.batch % (GROUP * fabric.world_size):
             raise InputError(
-                f"batch (={config.batch}) must be a multiple of 8 for each of the {fabric.world_size} processes, "
-                "since diversity is measured in groups of 8"
+                f"batch (={config.batch}) must be a multiple of {GROUP} for each of the {fabric.world_size} processes, "
+                f"since diversity is measured in groups of {GROUP}"
             )
         if fabric.world_size > 1 and config.method == "dcgan":
             raise InputError("method (=dcgan) runs in one process: its batch norm would see a part of each batch only")
@@ -85,13 +90,7 @@ class Run:
             network.to(fabric.device, dtype).to(memory_format=torch.channels_last)
         self.dtype = dtype
 
-        def adam(network: nn.Module) -> torch.optim.Optimizer:
-            betas = (config.beta1, config.beta2)
-            return torch.optim.Adam(
-                network.parameters(), lr=config.rate, betas=betas, fused=fabric.device.type != "mps"
-            )
-
-        self.nets = Networks(cast(Any, G), cast(Any, D), guide, adam(G), adam(D))
+        self.nets = Networks(cast(Any, G), cast(Any, D), guide, self._adam(G), self._adam(D))
         self.ema = AveragedModel(G)
         self.seen = 0
         self.train = images.indices("train")
@@ -103,8 +102,19 @@ class Run:
                 raise DataError(f"class {name} has no image among the training patients")
         self.cams: npt.NDArray[np.float16] | None = None
 
+    def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
+        betas = (self.config.beta1, self.config.beta2)
+        fused = self.fabric.device.type != "mps"
+        return torch.optim.Adam(network.parameters(), lr=self.config.rate, betas=betas, fused=fused)
+
+    def _add_lesion_critic(self) -> None:
+        """It starts as a copy of the discriminator, which knows lungs well by then; a fresh one would teach noise."""
+        critic = copy.deepcopy(self.nets.D)
+        self.nets = replace(self.nets, lesion_critic=critic, optimiser_c=self._adam(critic))
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs."""
+        critic, optimiser_c = self.nets.lesion_critic, self.nets.optimiser_c
         return {
             "config": self.config.to_json(),
             "data_hash": self.images.data_hash,
@@ -114,6 +124,8 @@ class Run:
             "ema": self.ema.model.state_dict(),
             "optimiser_g": self.nets.optimiser_g.state_dict(),
             "optimiser_d": self.nets.optimiser_d.state_dict(),
+            "lesion_critic": None if critic is None else critic.state_dict(),
+            "optimiser_c": None if optimiser_c is None else optimiser_c.state_dict(),
             "streams": self.streams.state_dict(),
         }
 
@@ -136,8 +148,14 @@ class Run:
             self.ema.model.load_state_dict(state["ema"])
             self.nets.optimiser_g.load_state_dict(state["optimiser_g"])
             self.nets.optimiser_d.load_state_dict(state["optimiser_d"])
-            _lay_out(self.nets.optimiser_g)
-            _lay_out(self.nets.optimiser_d)
+            if state.get("lesion_critic") is not None:
+                self._add_lesion_critic()
+                assert self.nets.lesion_critic is not None
+                assert self.nets.optimiser_c is not None
+                self.nets.lesion_critic.load_state_dict(state["lesion_critic"])
+                self.nets.optimiser_c.load_state_dict(state["optimiser_c"])
+            for optimiser in self.nets.optimisers:
+                _lay_out(optimiser)
         except (KeyError, RuntimeError, ValueError) as error:
             was = state.get("config", {}).get("resolution")
             raise CheckpointError(
@@ -145,6 +163,16 @@ class Run:
             ) from error
         self.streams.load_state_dict(state["streams"])
         self.seen = int(state["seen"])
+
+    def begin_from(self, start: Start) -> dict[str, Any]:
+        """Fills the networks with trained ones, grown; returns what settings.json says of it. Moments stay fresh."""
+        G, D = self.nets.G, self.nets.D
+        begun = begin_from(start, G, D, self.images, self.config)
+        if self.fabric.world_size > 1:  # processes start alike to the bit
+            for network in (G, D):
+                network.load_state_dict(self.fabric.broadcast(network.state_dict()))
+        self.ema.model.load_state_dict(G.state_dict())
+        return begun
 
     def draw(self, step: int) -> Batch:
         """The inputs of a step.
@@ -164,7 +192,9 @@ class Run:
             chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
         styling = torch.rand(n, 4, generator=self.streams["styles"])
         ripe = self.seen >= 1000.0 * config.kimg * config.free_after
-        free = styling[:, 0] < (config.free_share if ripe else 0.0)
+        # As many in each group of 8 images, so that every process has as many for the lesion critic
+        most = min(n, GROUP) * (config.free_share if ripe else 0.0)
+        free = torch.arange(n) % GROUP < (most + styling[0, 0]).floor()
         if self.images.reference is not None:
             # As they come, so few free pairs would be NORMAL in a disease's style that the base kept the disease.
             healthy = self.by_class[self.images.reference]
@@ -209,10 +239,12 @@ class Run:
         config = self.config
         done = min(1.0, self.seen / (1000.0 * config.kimg))
         rate = config.rate_end + (config.rate - config.rate_end) * 0.5 * (1 + math.cos(math.pi * done))
-        for optimiser in (self.nets.optimiser_g, self.nets.optimiser_d):
+        batch = self.draw(self.seen // config.batch)
+        if self.nets.lesion_critic is None and bool(batch.free.any()):
+            self._add_lesion_critic()
+        for optimiser in self.nets.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        batch = self.draw(self.seen // config.batch)
         if config.method == "dcgan":
             terms = dcgan_step(self.nets, batch, config, check=check, average_gradients=self._average)
         else:
@@ -319,6 +351,7 @@ def train(
     teacher_name: str | None = None,
     minutes: float | None = None,
     resume: bool = False,
+    init: Start | None = None,
     device: Device = "auto",
     fabric: Fabric | None = None,
     evaluate: Evaluate | None = None,
@@ -335,6 +368,8 @@ def train(
         teacher_name: how the teacher is called in the settings.
         minutes: a budget, turned into kimg once by a short calibration and saved.
         resume: go on from the newest valid checkpoint.
+        init: trained networks to start from (`open_start`), of other data or a smaller resolution; a checkpoint needs
+            them no more.
         device: where; ignored with `fabric`.
         fabric: a launched Fabric, to share one.
         evaluate: called with fresh images (N, H, W) and their labels at every sample grid; returns figures to log and,
@@ -353,6 +388,8 @@ def train(
     # ---- set up -------------------------------------------------------------------------------------------------
     fabric = fabric or make_fabric(device, config.precision)
     config = replace(config, precision=resolve_precision(config.precision, fabric.device.type))
+    if init is not None:
+        check_start(init, config)  # before anything takes its time
     folder = RunDirectory(out)
     lead = fabric.is_global_zero
     if minutes is not None and not resume:
@@ -375,9 +412,10 @@ def train(
         if lead:
             folder.forget_after(run.seen)
             folder.update({"config": config.to_json()})  # it may have been made longer
-    elif lead:
-        if any(folder.checkpoints.glob("*.ckpt")):
-            raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
+    elif lead and any(folder.checkpoints.glob("*.ckpt")):
+        raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
+    begun = run.begin_from(init) if init is not None and not resume else None
+    if lead and not resume:
         folder.create(
             {
                 "config": config.to_json(),
@@ -390,7 +428,11 @@ def train(
                 "processes": fabric.world_size,
                 "environment": environment(),
             }
+            | ({} if begun is None else {"init": begun})
         )
+        if begun is not None:
+            shown, maps, _ = run.sample(8)
+            folder.samples(0, shown, maps, columns=8)
 
     def save() -> Path:
         path = folder.checkpoints / f"{run.seen:010d}.ckpt"
@@ -409,11 +451,16 @@ def train(
                 )
 
     # ---- train --------------------------------------------------------------------------------------------------
-    warnings_seen: list[str] = []
+    warnings_seen: list[str] = list(folder.settings().get("warnings", [])) if resume and lead else []
+    diverged = False
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     log_every = max(config.batch, min(2000, round(1000 * config.sample_every / 2)))
     clock, clock_seen = time.perf_counter(), run.seen
+
+    def note(warning: str) -> None:
+        warnings_seen.append(f"{run.seen} images: {warning}")
+        folder.update({"warnings": warnings_seen})
 
     def due(every: float) -> bool:
         return run.seen // every != (run.seen - config.batch) // every or run.seen >= total
@@ -434,6 +481,11 @@ def train(
                 figures = {name: float(value) / counts[name] for name, value in sums.items()}
                 figures["images_per_second"] = (run.seen - clock_seen) / max(time.perf_counter() - clock, 1e-9)
                 folder.log(run.seen, figures)
+                trouble = divergence(figures) if config.method == "expressive" else None
+                if trouble is not None and not diverged:  # once, not in every line that follows
+                    warnings.warn(trouble, RuntimeWarning, stacklevel=2)
+                    note(trouble)
+                diverged = trouble is not None
                 sums.clear()
                 counts.clear()
 
@@ -448,7 +500,7 @@ def train(
                     found_figures, warning = evaluate(to_uint8(made)[:, 0].numpy(), labels)
                     figures |= found_figures
                     if warning is not None:
-                        warnings_seen.append(f"{run.seen} images: {warning}")
+                        note(warning)
                 folder.log(run.seen, figures)
 
             # ---- save ----

@@ -42,7 +42,11 @@ def _anatomy(images: Tensor) -> Tensor:
     return small / (small.square().mean(1, keepdim=True) + 1e-6).sqrt()  # a constant image has a gradient, too
 
 
-def lost_diversity(real: Tensor, fake: Tensor, labels: Tensor, group: int = 8) -> Tensor:
+GROUP = 8
+"""Consecutive images of a batch that are held against each other; a process holds whole groups."""
+
+
+def lost_diversity(real: Tensor, fake: Tensor, labels: Tensor, group: int = GROUP) -> Tensor:
     """How much less than real ones made images of one class differ from each other: 0 is as much, 1 not at all.
 
     After mode seeking (Mao et al., CVPR 2019, equation 2), with the real images of the same labels as the measure, so

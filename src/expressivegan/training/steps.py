@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class Batch:
         cams: (B, K, h, w), the teacher's referenced CAMs of the real images.
         z: (B, z_dim).
         styles: (B,), of made images: the label, or where `free`, a class drawn apart from it.
-        free: (B,) bool, pairs of which the discriminator sees the lungs only.
+        free: (B,) bool, pairs of which the lesion critic sees the lungs, and the discriminator nothing.
         steered: (B,) bool, whose M is bounded by the map of the real image of the same label.
         drawn: (B,) bool, whose M, if steered, is bounded by an ellipse instead.
         ellipses: (B, 4), relative centre and radii (x, y, x, y).
@@ -62,13 +63,36 @@ class Batch:
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step works on."""
+    """What a step works on; the lesion critic is there once a batch has had free pairs."""
 
     G: GeneratorWithCAMGuidance
     D: DiscriminatorWithExplain
     guide: Guide | None
     optimiser_g: torch.optim.Optimizer
     optimiser_d: torch.optim.Optimizer
+    lesion_critic: DiscriminatorWithExplain | None = None
+    optimiser_c: torch.optim.Optimizer | None = None
+
+    @property
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """All that there are."""
+        return [o for o in (self.optimiser_g, self.optimiser_d, self.optimiser_c) if o is not None]
+
+    def critics(self, free: Tensor) -> "list[Judging]":
+        """Who judges which rows of a batch: the discriminator, and the lesion critic those that are `free`."""
+        found = [Judging("d", self.D, self.optimiser_d, (~free).nonzero().squeeze(1))]
+        if self.lesion_critic is not None and self.optimiser_c is not None:
+            found.append(Judging("c", self.lesion_critic, self.optimiser_c, free.nonzero().squeeze(1)))
+        return [judging for judging in found if len(judging.rows)]
+
+
+class Judging(NamedTuple):
+    """A critic, the first letter of its terms, and the rows of a batch that it judges."""
+
+    letter: str
+    critic: DiscriminatorWithExplain
+    optimiser: torch.optim.Optimizer
+    rows: Tensor
 
 
 def _own_cams(cams: Tensor, labels: Tensor) -> Tensor:
@@ -85,42 +109,50 @@ def _steering_maps(batch: Batch, size: int, config: TrainConfig) -> Tensor:
 
 
 def _shown(images: Tensor, free: Tensor, draw: Augmentation) -> Tensor:
-    """What the discriminator sees: augmented images, and of free pairs the lungs only.
+    """What is judged: augmented images, and of free pairs the lungs only.
 
     All real images have a style that goes with their label, so a critic of whole pictures would reject every free pair.
     """
     return augment_images(lung_view(images, free), draw)
 
 
-def _discriminator_loss(nets: Networks, batch: Batch, real: Tensor, fake: Tensor, config: TrainConfig) -> Terms:
-    """Realness of pairs of one class as they are shown, penalties, and the head, which learns from real images only."""
-    n = len(real)
-    images = torch.cat([real, fake]).requires_grad_(batch.penalise)
-    found = nets.D.explain_unchecked(images, torch.cat([batch.labels, batch.labels]))
-    terms = {"d_adversarial": relativistic(found.score[:n], found.score[n:])}
+def _discriminator_loss(
+    judging: Judging, batch: Batch, real: Tensor, fake: Tensor, guided: bool, config: TrainConfig
+) -> Terms:
+    """Realness of pairs of one class as they are shown, penalties, and the head, which learns from real images only.
+
+    Each term is the rows' share of a mean over the batch, so that a pair weighs the same with either critic.
+    """
+    rows, n = judging.rows, len(judging.rows)
+    share = n / len(real)
+    labels = batch.labels[rows]
+    images = torch.cat([real[rows], fake[rows]]).requires_grad_(batch.penalise)
+    found = judging.critic.explain_unchecked(images, torch.cat([labels, labels]))
+    who = judging.letter
+    terms = {f"{who}_adversarial": relativistic(found.score[:n], found.score[n:])}
     if batch.penalise:
         squared = gradient_penalty(found.score, images)
         weight = 0.5 * config.gamma * config.penalty_every  # lazily, so scaled up
-        terms |= {"r1": weight * squared[:n].mean(), "r2": weight * squared[n:].mean()}
+        terms |= {f"{who}_r1": weight * squared[:n].mean(), f"{who}_r2": weight * squared[n:].mean()}
     if config.class_weight > 0:
-        terms["d_class"] = config.class_weight * F.cross_entropy(found.class_logits[:n], batch.labels)
-    if config.cam_weight_d > 0 and nets.guide is not None:
-        target = augment_maps(batch.cams.clamp(0, 1), batch.augment_real)
+        terms[f"{who}_class"] = config.class_weight * F.cross_entropy(found.class_logits[:n], labels)
+    if config.cam_weight_d > 0 and guided:
+        target = augment_maps(batch.cams.clamp(0, 1), batch.augment_real)[rows]
         maps = found.class_maps[:n]
         if maps.shape[2:] != target.shape[2:]:
             target = F.interpolate(target, maps.shape[2:], mode="bilinear", align_corners=False)
-        terms["d_cam"] = config.cam_weight_d * censored_match(maps, target)
-    return terms
+        terms[f"{who}_cam"] = config.cam_weight_d * censored_match(maps, target)
+    return {name: share * term for name, term in terms.items()}
 
 
 def _generator_loss(
     nets: Networks, batch: Batch, real: Tensor, config: TrainConfig
 ) -> tuple[Terms, Tensor, Callable[[], Terms]]:
-    """Makes the batch's images once; `real` are the real ones as they are shown to the discriminator.
+    """Makes the batch's images once; `real` are the real ones as they are judged.
 
     Returns:
-        Terms that need no discriminator, the augmented images (with their graph), and a function that scores them:
-        the discriminator takes its own step in between.
+        Terms that need no critic, the augmented images (with their graph), and a function that scores them: the critics
+        take their own steps in between.
     """
     steer = _steering_maps(batch, nets.G.resolution, config)
     parts = nets.G.compose(batch.z, batch.labels, style_labels=batch.styles, steer=steer)
@@ -153,9 +185,14 @@ def _generator_loss(
     fake = _shown(image, batch.free, batch.augment_fake)
 
     def scored() -> Terms:
-        with torch.no_grad():
-            better = nets.D.score(real, batch.labels)
-        return {"g_adversarial": relativistic(nets.D.score(fake, batch.labels), better)}
+        costs = []
+        for judging in nets.critics(batch.free):
+            rows = judging.rows
+            with torch.no_grad():
+                better = judging.critic.score(real[rows], batch.labels[rows])
+            cost = relativistic(judging.critic.score(fake[rows], batch.labels[rows]), better)
+            costs.append(len(rows) / len(real) * cost)
+        return {"g_adversarial": torch.stack(costs).sum()}
 
     return terms, fake, scored
 
@@ -173,6 +210,11 @@ def _guidance(guide: Guide, labels: Tensor, image: Tensor, base: Tensor, mask: T
     return terms
 
 
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    """What it moves: all of a network's parameters, without walking through the network, which takes longer."""
+    return [p for group in optimiser.param_groups for p in group["params"]]
+
+
 def update(
     network: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -186,8 +228,8 @@ def update(
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     average_gradients(network)
     # A gradient may be not finite though every loss is
-    norms = torch._foreach_norm([p.grad for p in network.parameters() if p.grad is not None])
-    check({"d_gradient" if "d_adversarial" in terms else "g_gradient": torch.stack(norms).norm()})
+    norms = torch._foreach_norm([p.grad for p in _parameters(optimiser) if p.grad is not None])
+    check({f"{next(iter(terms))[0]}_gradient": torch.stack(norms).norm()})
     optimiser.step()
 
 
@@ -200,7 +242,7 @@ def adversarial_step(
     check: Callable[[Terms], None],
     average_gradients: Callable[[torch.nn.Module], None],
 ) -> Terms:
-    """One step of both networks on one batch: the images are made once and serve both.
+    """One step of all networks on one batch: the images are made once and serve all.
 
     Args:
         nets: networks and optimisers.
@@ -217,14 +259,20 @@ def adversarial_step(
         real = _shown(batch.real, batch.free, batch.augment_real)
         g_terms, fake, scored = _generator_loss(nets, batch, real, config)
 
-    # discriminator
-    nets.D.requires_grad_(True)
-    with autocast():
-        d_terms = _discriminator_loss(nets, batch, real, fake.detach(), config)
-    update(nets.D, nets.optimiser_d, d_terms, check, average_gradients)
+    # discriminator and lesion critic
+    d_terms: Terms = {}
+    for judging in nets.critics(batch.free):
+        weights = _parameters(judging.optimiser)
+        for p in weights:
+            p.requires_grad_(True)
+        with autocast():
+            terms = _discriminator_loss(judging, batch, real, fake.detach(), nets.guide is not None, config)
+        update(judging.critic, judging.optimiser, terms, check, average_gradients)
+        for p in weights:
+            p.requires_grad_(False)
+        d_terms |= terms
 
     # generator
-    nets.D.requires_grad_(False)
     with autocast():
         g_terms |= scored()
     update(nets.G, nets.optimiser_g, g_terms, check, average_gradients)
