@@ -1,0 +1,73 @@
+"""The arms of search.py: what each changes in the settings of a preset."""
+
+from dataclasses import replace
+from typing import Any
+
+from expressivegan.config import TrainConfig, preset
+
+Settings = dict[str, Any]
+
+# What a search varies, one or two things at a time, around the default.
+_RECIPE: dict[str, Settings] = {
+    "default": {},
+    "gamma 1": {"gamma": 1.0},
+    "gamma 6": {"gamma": 6.0},
+    "penalty every 2": {"penalty_every": 2},
+    "penalty every 8": {"penalty_every": 8},
+    "batch 16": {"batch": 16},
+    "batch 64, rate 3e-4": {"batch": 64, "rate": 3e-4, "rate_end": 1.5e-4},
+    "rate 1e-4": {"rate": 1e-4, "rate_end": 5e-5},
+    "rate 4e-4": {"rate": 4e-4, "rate_end": 1e-4},
+    "rate 4e-4, to 0": {"rate": 4e-4, "rate_end": 0.0},
+    "beta1 0.5": {"beta1": 0.5},
+    "augment 0": {"augment": 0.0},
+    "augment 0.3": {"augment": 0.3},
+    "width 96": {"width": 96},
+    "width 160": {"width": 160},
+    "finest width 24": {"min_width": 24},
+    "EMA half as long": {"ema_kimg": 2.5, "ema_share": 0.025},
+    "EMA twice as long": {"ema_kimg": 10.0, "ema_share": 0.1},
+    "class head 0.3": {"class_weight": 0.3},
+    "diversity 0": {"diversity_weight": 0.0},
+    "diversity 0.3": {"diversity_weight": 0.3},
+    "guidance x 0.3": {"cam_weight_d": 0.1, "cam_weight_g": 0.1, "flip_weight": 0.015},
+    "guidance x 3": {"cam_weight_d": 1.0, "cam_weight_g": 1.0, "flip_weight": 0.15},
+    "uniform classes": {"classes": "uniform"},
+}
+
+_OFF: Settings = {
+    "cam_weight_d": 0.0, "cam_weight_g": 0.0, "flip_weight": 0.0, "area_weight": 0.0, "delta_weight": 0.0,
+    "steer_weight": 0.0, "steer_share": 0.0, "steer_drawn": 0.0, "free_share": 0.0,
+}  # fmt: skip
+_DEFAULT = preset("cpu-64").config.to_json()
+
+
+def _only(*names: str) -> Settings:
+    return _OFF | {name: _DEFAULT[name] for name in names}
+
+
+_GUIDANCE: dict[str, Settings] = {
+    "all": {},
+    "none": _OFF,
+    "D matching": _only("cam_weight_d"),
+    # M needs a limit of its area, or the map that costs least is the one that is everywhere
+    "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
+    "acting maps": _only(
+        "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"
+    ),
+}
+
+_PLANTED: dict[str, Settings] = {
+    "default": {},
+    "gamma 0.5 every 8 steps": {"gamma": 0.5, "penalty_every": 8},
+    "rate x 30": {"rate": 6e-3, "rate_end": 6e-3},
+    "gamma 0": {"gamma": 0.0},
+}
+
+ARMS = {"recipe": _RECIPE, "guidance": _GUIDANCE, "planted": _PLANTED}
+"""Name of a table → name of an arm → what it changes."""
+
+
+def arm(changes: Settings, **more: Any) -> TrainConfig:
+    """The settings of an arm."""
+    return replace(preset("cpu-64").config, **changes, **more)
