@@ -1,4 +1,4 @@
-# make demo      the whole path on drawn phantoms, into demo/ (or demo-2/, demo-3/ … where that is taken)
+# make demo      the shipped models, and the whole path on drawn phantoms, into demo/ (or demo-2/, demo-3/ … where that is taken)
 # make test      the fast tests            make test-all   all of them
 # make lint      style, types, layers      make clean      removes the environment
 #

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from expressivegan.errors import ExpressiveGANError
     from expressivegan.images import show_image_tensor
     from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance, expressive_weights_init
-    from expressivegan.synthesis import counterfactual_pairs, generate, write_images
+    from expressivegan.synthesis import counterfactual_pairs, generate, open_generator, write_images
     from expressivegan.teacher import CXR_CAM_Teacher
+    from expressivegan.weights import find_model, shipped_models
 
 __all__ = [
     "CXR_CAM_Teacher",
@@ -23,8 +24,11 @@ __all__ = [
     "ImageSet",
     "counterfactual_pairs",
     "expressive_weights_init",
+    "find_model",
     "generate",
     "load_images",
+    "open_generator",
+    "shipped_models",
     "show_image_tensor",
     "write_images",
 ]
@@ -37,8 +41,11 @@ _HOME = {
     "ImageSet": "data",
     "counterfactual_pairs": "synthesis",
     "expressive_weights_init": "models",
+    "find_model": "weights",
     "generate": "synthesis",
     "load_images": "data",
+    "open_generator": "synthesis",
+    "shipped_models": "weights",
     "show_image_tensor": "images",
     "write_images": "synthesis",
 }

@@ -1,6 +1,7 @@
 """Files that appear under their names complete, or not at all."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,31 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_directory(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` to fill, which takes its place when the block ends well.
+
+    If the block fails, what stood there stays, and nothing else is left.
+    """
+    name = f".{folder.name}.{os.getpid()}"
+    temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)  # the new one did not get there: keep what was
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from expressivegan.atomic import replacing
+from expressivegan.atomic import replacing, replacing_directory
 from expressivegan.errors import CheckpointError, InputError
 
 FORMAT = "expressivegan-checkpoint"
@@ -191,26 +190,14 @@ def save_model(model: nn.Module, folder: Path, card: str, extra: Mapping[str, An
     """
     assert isinstance(model, PyTorchModelHubMixin)
     check_model_directory(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        model.save_pretrained(temporary)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        if extra is not None:
-            (temporary / "expressivegan.json").write_text(json.dumps(extra, indent=2) + "\n", encoding="utf-8")
-        for file in temporary.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        with replacing_directory(folder) as temporary:
+            model.save_pretrained(temporary)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+            if extra is not None:
+                (temporary / "expressivegan.json").write_text(json.dumps(extra, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"model {folder} cannot be written ({error})") from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)  # the new one did not get there: keep what was
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def open_model(kind: type[M], folder: Path, **older: Any) -> M:

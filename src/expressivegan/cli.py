@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, Suppress, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg, subcommand
 
 from expressivegan.cli_data import Data
 from expressivegan.config import PRESETS, TeachConfig, TrainConfig, preset
 from expressivegan.console import console
 from expressivegan.devices import Device
 from expressivegan.errors import ExpressiveGANError, InputError, Stopped
+from expressivegan.weights import shipped_models
 
 Fit = Literal["stretch", "pad", "crop"]
+
+_SHIPPED = f"a model of the package: {', '.join(model.name for model in shipped_models())}"
+_MODEL = f"A run, a model directory, or {_SHIPPED}."
+_Model = Annotated[Path, arg(help=_MODEL)]
 
 
 @dataclass
@@ -65,9 +70,14 @@ class Train:
     out: Path = Path("run")
     """Run directory."""
     preset: str = "cpu-64"
-    """Named settings: cpu-64, demo, gpu-128, gpu-224, dcgan. Every setting below overrides its value."""
+    """Named settings: cpu-64, demo, grow-128, grow-224, gpu-128, gpu-224, unguided, dcgan. Every setting below
+    overrides its value."""
     teacher: str | None = None
-    """Model directory of a teacher, xrv:NAME for torchxrayvision's weights, or none. Default: fit the compact one."""
+    """Model directory of a teacher, a model of the package that has one, xrv:NAME for torchxrayvision's weights, or
+    none. Default: fit the compact one."""
+    init: str | None = None
+    """Start from the networks of a run, a model directory or a model of the package: to go on with other data, or to
+    grow to a larger --resolution, and keep what they learnt (docs/growing.md)."""
     minutes: float | None = None
     """Budget: turned into --kimg once, after a short calibration, and saved."""
     resume: bool = False
@@ -88,6 +98,8 @@ class Train:
             raise InputError("--minutes and --kimg are two ways to say the same; give one of them")
         if self.minutes is not None and not self.minutes > 0:
             raise InputError(f"--minutes (={self.minutes}) must be positive")
+        if self.resume and self.init is not None:
+            raise InputError("--init starts a new run; --resume goes on with one, which needs --init no more")
         if self.resume and self.dry_run:
             raise InputError("--dry-run says what a new run would be; it does not go with --resume")
         if self.resume:
@@ -99,15 +111,23 @@ class Train:
             return
         if self.data is None:
             raise InputError("--data is missing: give a folder of X-rays, a manifest, or phantom")
-        commands.train(self.data, self.out, config, self.teacher, self.minutes, self.device, dry_run=self.dry_run)
+        commands.train(
+            self.data,
+            self.out,
+            config,
+            self.teacher,
+            self.minutes,
+            self.device,
+            init=self.init,
+            dry_run=self.dry_run,
+        )
 
 
 @dataclass
 class Generate:
     """Make labelled images with maps: PNG with provenance, NPZ, overlays, labels.csv."""
 
-    model: Path
-    """A run or a model directory."""
+    model: _Model
     out: Path
     """Folder to write; an interrupted one is completed."""
     num: int = 16
@@ -126,17 +146,19 @@ class Generate:
     """Draw each image's acquisition independently of its label, so that the frame does not tell the label."""
     truncation: float = 1.0
     """0..1: less variety, more typical images."""
-    batch: int = 64
-    """Images at a time."""
+    batch: int | None = None
+    """Images at a time; the default is as many as are made fastest."""
     deterministic: bool = False
     """Fixed, padded batches: equal to the bit whatever --num."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
+    """bf16-mixed is faster where the hardware has it, and changes images by a few grey levels; auto takes it there."""
     device: Device = "auto"
     """Where to compute."""
 
     def run(self) -> None:
-        from expressivegan import commands  # here, so that --help and mistakes need not wait for the networks
+        from expressivegan.generate_command import generate  # here, so that --help need not wait for the networks
 
-        commands.generate(
+        generate(
             self.model,
             self.out,
             self.num,
@@ -149,6 +171,7 @@ class Generate:
             batch=self.batch,
             deterministic=self.deterministic,
             device=self.device,
+            precision=self.precision,
         )
 
 
@@ -156,8 +179,7 @@ class Generate:
 class Counterfactual:
     """The same child with and without a disease, synthetic or real: pairs, strips, difference, map and scores."""
 
-    model: Path
-    """A run or a model directory."""
+    model: _Model
     label: str
     """The disease to add; with --image also NORMAL, which takes the image's disease away."""
     out: Path
@@ -216,8 +238,7 @@ class Evaluate:
 
     data: str
     """The real images that they are to be like, split by patient: what the model was trained on."""
-    model: Path | None = None
-    """A run or a model directory. Or give --images."""
+    model: Annotated[Path | None, arg(help=f"{_MODEL} Or give --images.")] = None
     images: str | None = None
     """Folder or archive of images that any tool made: class folders, labels.csv (file, label), or without labels."""
     out: Path = Path("evaluation")
@@ -270,8 +291,9 @@ class Evaluate:
 class Explain:
     """Show where the networks look in real or synthetic images: maps, scores, and a warning for what is no X-ray."""
 
-    model: Path
-    """A run (its teacher and discriminator explain), or a teacher's model directory."""
+    model: Annotated[
+        Path, arg(help=f"A run (its teacher and discriminator explain), a teacher's folder, or {_SHIPPED}.")
+    ]
     images: Positional[tuple[Path, ...]] = ()
     """PNG, JPEG or DICOM files, folders of them, ZIP archives."""
     out: Path = Path("explanations")
@@ -283,7 +305,7 @@ class Explain:
     methods: tuple[Literal["grad-cam", "grad-cam++", "occlusion"], ...] | None = None
     """By other libraries, beside ours; by default all, if pip install 'expressivegan[explain]' has been done."""
     store: bool = False
-    """Keep with the model what real images say, so that it explains without them."""
+    """Keep with the model what real images say, so that it explains without them; not with one of the package."""
     device: Device = "auto"
     """Where to compute."""
 

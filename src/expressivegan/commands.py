@@ -3,13 +3,10 @@
 import json
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from rich.table import Table
 
@@ -20,12 +17,13 @@ from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data_commands import data_table
-from expressivegan.devices import Device, Precision, make_fabric, resolve_device
+from expressivegan.devices import Device, Precision, make_fabric
 from expressivegan.errors import InputError, Stopped
-from expressivegan.evaluation import collapse_report
-from expressivegan.images import from_uint8, grid, overlay, save_png
+from expressivegan.generate_command import generate
+from expressivegan.health import health_check
 from expressivegan.models import GeneratorWithCAMGuidance
-from expressivegan.synthesis import counterfactual_pairs, open_generator, write_images
+from expressivegan.synthesis import open_generator
+from expressivegan.synthesis.sheets import write_sheets
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX
 from expressivegan.teacher.fit import fit_teacher, write_teacher
@@ -36,6 +34,8 @@ from expressivegan.training.build import make_networks
 from expressivegan.training.curves import draw_curves
 from expressivegan.training.guidance import fold_norms
 from expressivegan.training.loop import calibrate
+from expressivegan.training.start import Start, check_start, open_start
+from expressivegan.weights import find_model, find_teacher, is_shipped, shipped_models
 
 
 def teach(
@@ -94,55 +94,17 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
         make_directory(out)
         _fit(images, own, TeachConfig(), device, "auto")
     found = open_teacher(teacher or str(own))
-    if teacher is not None and _data_of(Path(teacher)) not in (None, images.data_hash):
-        console.print(
-            f"[yellow]warning:[/yellow] {teacher} was fitted on other data or another deal of the patients; "
-            "it may have seen patients who judge this run"
-        )
-    fold_norms(found.backbone)
-    name = teacher if teacher is None or teacher.startswith(XRV_PREFIX) else str(Path(teacher).resolve())
-    return Guide(found, images.classes, images.reference), name
-
-
-def _features(guide: Guide | None, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What the check for collapse looks at: the guiding teacher's features, or coarse pixels without one."""
-    found = []
-    for start in range(0, len(pixels), 128):
-        x = from_uint8(np.ascontiguousarray(pixels[start : start + 128])[:, None])
-        with torch.no_grad():
-            if guide is None:
-                y = torch.nn.functional.adaptive_avg_pool2d(x, 16).flatten(1)
-            else:
-                like = next(guide.teacher.parameters())
-                x = torch.nn.functional.interpolate(x, guide.teacher.resolution, mode="bilinear", antialias=True)
-                y = guide.teacher.backbone.features(x.to(like)).mean(dim=(2, 3)).float().cpu()
-        found.append(y.numpy())
-    return np.concatenate(found)
-
-
-def _collapse_check(
-    images: ImageSet, guide: Guide | None
-) -> Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[dict[str, float], str | None]] | None:
-    """Diversity of made images against real ones of the judge patients, or None where these are too few."""
-    chosen = images.indices("judge")
-    counts = np.bincount(images.labels[chosen], minlength=len(images.classes))
-    if counts.min() < 8:
-        return None
-    real = _features(guide, np.asarray(images.images[chosen]))
-
-    def evaluate(made: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[dict[str, float], str | None]:
-        fake = _features(guide, made)
-        try:
-            found = collapse_report(
-                real, fake, images.labels[chosen], labels, images.classes, patients=images.patients[chosen]
+    name = teacher
+    if teacher is not None and not teacher.startswith(XRV_PREFIX):
+        folder = find_teacher(teacher)
+        name = teacher if is_shipped(folder) else str(folder.resolve())
+        if _data_of(folder) not in (None, images.data_hash):
+            console.print(
+                f"[yellow]warning:[/yellow] {teacher} was fitted on other data or another deal of the patients; "
+                "it may have seen patients who judge this run"
             )
-        except InputError:
-            return {}, None  # too few patients to say anything; no reason to stop a run
-        if found.warning is not None:
-            console.print(f"[yellow]warning:[/yellow] {found.warning}")
-        return dict(found.figures), found.warning
-
-    return evaluate
+    fold_norms(found.backbone)
+    return Guide(found, images.classes, images.reference), name
 
 
 def train(
@@ -153,20 +115,31 @@ def train(
     minutes: float | None,
     device: Device,
     *,
+    init: str | None = None,
     dry_run: bool = False,
 ) -> TrainResult:
-    """Starts a run, or says what it would be."""
+    """Starts a run, or says what it would be; with `init` from the networks of a run or model."""
     if any((out / "checkpoints").glob("*.ckpt")) and not dry_run:
         raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
+    start = None if init is None else open_start(find_model(init, "init"))
+    if start is not None:
+        check_start(start, config)
     if dry_run:
         _dry_run(load_images(source, config.resolution, fit=config.fit), config, teacher, out, minutes, device)
         return TrainResult(0, 0, out, False, [])
     with new_directory(out):
         images = load_images(source, config.resolution, fit=config.fit)
         data_table(images)
+        if start is not None:
+            console.print(start.describe(images.classes, config.resolution))
+            if start.data_hash not in (None, images.data_hash):
+                console.print(
+                    f"[yellow]warning:[/yellow] {init} was trained on other data or another deal of the patients; "
+                    "it may have seen patients who judge this run"
+                )
         guide, name = _guide(images, teacher, out, device)
         _remember(source, out)
-        return _run(images, config, out, guide, name, minutes, False, device)
+        return _run(images, config, out, guide, name, minutes, False, device, start)
 
 
 def _remember(source: str, out: Path) -> None:
@@ -201,6 +174,7 @@ def _run(
     minutes: float | None,
     again: bool,
     device: Device,
+    start: Start | None = None,
 ) -> TrainResult:
     with progress_bar("training") as bar:
 
@@ -215,8 +189,9 @@ def _run(
             teacher_name=teacher,
             minutes=minutes,
             resume=again,
+            init=start,
             device=device,
-            evaluate=_collapse_check(images, guide),
+            evaluate=health_check(images, guide),
             progress=progress,
             cache_dir=cache_root(None) / "cams",
         )
@@ -226,6 +201,11 @@ def _run(
         raise Stopped(f"stopped after {result.images} of {result.total} images and saved; go on with: "
                       f"expressivegan train --resume --out {out}")  # fmt: skip
     console.print(f"generator: {result.model}; samples: {out / 'samples'}; curves: {out / 'curves.png'}")
+    if result.warnings:
+        console.print(
+            f"[yellow]this run warned {len(result.warnings)} times[/yellow] (settings.json lists all); the last time "
+            f"after {result.warnings[-1]}", highlight=False,
+        )  # fmt: skip
     return result
 
 
@@ -265,15 +245,6 @@ def _dry_run(
     console.print(f"{kimg:.0f} thousand images: about {kimg * 1000 / speed / 60:.0f} minutes")
 
 
-def generate(model: Path, out: Path, num: int, *, device: Device, **how: Any) -> None:
-    """Writes images, maps and labels.csv; `how` as in `write_images`."""
-    with progress_bar("images") as bar:
-        table = write_images(
-            model, out, num, device=resolve_device(device), progress=lambda done, total: bar(done, total, ""), **how
-        )
-    console.print(f"{num} images: {table}")
-
-
 def demo(out: Path, minutes: float, device: Device) -> None:
     """The whole path on the phantom."""
     if not 0 < minutes < float("inf"):
@@ -281,6 +252,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out (={out}) is not empty; choose another folder or delete it")
     make_directory(out)
+    shipped = _show_shipped(out)
     settings = preset("demo").config
     images = load_images(_DEMO_DATA, settings.resolution)
     data_table(images)
@@ -292,31 +264,46 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     generate(run, out / "images", 24, device=device)
     model = open_generator(run)
     assert isinstance(model, GeneratorWithCAMGuidance)
-    diseases = [k for k in range(len(images.classes)) if k != images.reference]
-    rows = []
-    for k in diseases:
-        pair = counterfactual_pairs(model, list(range(8)), k)
-        rows += [pair.without, pair.with_disease, pair.mask * 2 - 1]
-    save_png(out / "counterfactual-pairs.png", grid(torch.cat(rows), columns=8))
-    made = counterfactual_pairs(model, list(range(16)), diseases[0])
-    save_png(out / "attention-overlays.png", grid(overlay(made.with_disease, made.mask), columns=8))
-    newest = sorted((run / "samples").glob("*-images.png"))[-1]
-    (out / "samples.png").write_bytes(newest.read_bytes())
+    write_sheets(model, out)
     (out / "curves.png").write_bytes((run / "curves.png").read_bytes())
-    write_text(out / "README.md", _DEMO)
+    write_text(out / "README.md", _DEMO + shipped)
     console.print(
         f"look at {out}{os.sep}: samples.png, attention-overlays.png, counterfactual-pairs.png, curves.png, images/"
     )
+
+
+def _show_shipped(out: Path) -> str:
+    """Pictures of every model that comes with the package, each in a folder of its name; what to say of them."""
+    said = ""
+    for shipped in shipped_models():
+        model = open_generator(shipped.folder)
+        assert isinstance(model, GeneratorWithCAMGuidance)
+        folder = make_directory(out / shipped.name)
+        write_sheets(model, folder)
+        (folder / "README.md").write_bytes((shipped.folder / "README.md").read_bytes())
+        console.print(
+            f"{out / shipped.name}{os.sep}: what {shipped.name}, which comes with the package, makes: samples.png, "
+            "attention-overlays.png, counterfactual-pairs.png", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        said += _SHIPPED.format(name=shipped.name, side=shipped.resolution)
+    return said
 
 
 _DEMO_DATA = "phantom:2400"
 _DEMO = """# What the demo made, from phantoms and in a few minutes
 
 - `samples.png`: one row a class (NORMAL, BACTERIA, VIRUS), one column a latent vector
-- `attention-overlays.png`: BACTERIA with M, the map through which the lesion acts
+- `attention-overlays.png`: BACTERIA, then VIRUS, with M, the map through which the lesion acts
 - `counterfactual-pairs.png`: rows of three: the child without the disease, with it, and M (BACTERIA, then VIRUS)
 - `curves.png`: losses and diversity
 - `images/`: PNGs with provenance, maps, overlays and `labels.csv`
 - `teacher/`: the fitted teacher with its report and CAM overlays
 - `run/`: the training run; more minutes make better images: `expressivegan train --data phantom --minutes 30 --out run`
+"""
+_SHIPPED = """
+## {name}
+
+A model that comes with the package, learnt from real chest X-rays at {side} px; no training. In `{name}/` the same
+pictures, and its card, `{name}/README.md`, which says how good it is. More of it:
+`expressivegan generate --model {name} --num 64 --out images`
 """

@@ -28,6 +28,7 @@ from expressivegan.synthesis.generate import Plan, label_number
 from expressivegan.synthesis.origin import Origin, check_data
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX, probabilities
+from expressivegan.weights import find_teacher
 
 
 def counterfactual(
@@ -217,7 +218,12 @@ def _teacher(home: Path) -> CXR_CAM_Teacher | None:
     if (home / "teacher" / "model.safetensors").exists():
         return open_teacher(str(home / "teacher")).requires_grad_(False)
     name = read_json(home / "settings.json").get("teacher")
-    if name in (None, "none") or (not name.startswith(XRV_PREFIX) and not Path(name).is_dir()):
+    if name in (None, "none"):
+        return None
+    try:
+        if not name.startswith(XRV_PREFIX):
+            find_teacher(name)
+    except CheckpointError:  # not there any more
         return None
     try:
         return open_teacher(name).requires_grad_(False)

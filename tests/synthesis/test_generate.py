@@ -13,14 +13,16 @@ import torch
 from PIL import Image
 from scipy.stats import chi2_contingency
 
+from expressivegan import devices
 from expressivegan.checkpoint import save_model, state_hash
 from expressivegan.errors import CheckpointError, InputError
 from expressivegan.images import to_uint8
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.dcgan import DCGANGenerator
+from expressivegan.models.generator import Grain
 from expressivegan.synthesis import generate, open_generator, read_provenance, steering_map, write_images
-from expressivegan.synthesis.generate import Made, free_style, label_number, latent
-from tiny import tiny_config, tiny_discriminator, tiny_generator
+from expressivegan.synthesis.generate import Made, fitting_batch, free_style, known_precision, label_number, latent
+from tiny import noise, tiny_config, tiny_discriminator, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,54 @@ def test_deterministic_images_are_equal_to_the_bit(model: GeneratorWithCAMGuidan
             assert torch.equal(m.attention[-1], whole[m.index].attention[-1])
 
 
+def test_bfloat16_is_asked_for_and_keeps_what_generation_promises(model: GeneratorWithCAMGuidance) -> None:
+    exact = stack(made(model, list(range(12))))
+    quick = made(model, list(range(12)), precision="bf16-mixed")
+    assert {m.image.dtype for m in quick} == {t.dtype for m in quick for t in m.attention} == {torch.float32}
+    assert not torch.equal(stack(quick), exact)
+    assert (stack(quick) - exact).abs().mean() < 0.02
+    other = stack(made(model, list(range(12)), precision="bf16-mixed", batch=5))
+    assert (to_uint8(stack(quick)).int() - to_uint8(other).int()).abs().max() <= 1
+    child = {k: stack(made(model, [1, 2], label=k, style_label=0, precision="bf16-mixed")) for k in (0, 1)}
+    outside = made(model, [1, 2], label=1, precision="bf16-mixed")[0].attention[-1] == 0
+    assert outside.any()  # the frame
+    assert torch.equal(child[0][:1][outside], child[1][:1][outside])
+    assert not torch.equal(child[0], child[1])
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_auto_takes_bfloat16_where_the_hardware_has_it(
+    model: GeneratorWithCAMGuidance, monkeypatch: pytest.MonkeyPatch, hardware: bool
+) -> None:
+    monkeypatch.setattr(devices, "fast_bf16", lambda device: hardware)
+    meant: Any = "bf16-mixed" if hardware else "32-true"
+    assert torch.equal(stack(made(model, [0, 1], precision="auto")), stack(made(model, [0, 1], precision=meant)))
+    assert known_precision("auto", "cpu") == meant
+
+
+def test_the_noise_in_bfloat16_is_that_of_the_formula() -> None:
+    grain = Grain(8, 16, 12)
+    torch.nn.init.normal_(grain.gain, generator=torch.Generator().manual_seed(0))
+    x, z = noise(3, 12, 16, 16).contiguous(memory_format=torch.channels_last), noise(3, 8, seed=1)
+    for dtype in (torch.float32, torch.bfloat16):
+        drawn = grain.noise(z)
+        plain = torch.addcmul(x.to(dtype), drawn.to(dtype), grain.gain.to(dtype))
+        assert torch.equal(grain(x.to(dtype), drawn), plain)
+
+
+def test_what_is_made_at_a_time_fits_the_caches(model: GeneratorWithCAMGuidance) -> None:
+    assert [fitting_batch(side, "cpu", "32-true") for side in (32, 64, 128, 224, 512)] == [128, 32, 8, 2, 1]
+    assert fitting_batch(64, "cpu", "bf16-mixed") == 64
+    assert fitting_batch(224, "cuda:1", "32-true") == fitting_batch(64, "cuda", "bf16-mixed") == 64
+    sizes: list[int] = []
+    handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    try:
+        assert len(made(model, list(range(130)))) == 130
+    finally:
+        handle.remove()
+    assert sizes == [128, 2]
+
+
 def test_an_image_depends_on_seed_and_index(model: GeneratorWithCAMGuidance) -> None:
     assert torch.equal(latent(0, 3, 8), latent(0, 3, 8))
     assert not torch.equal(latent(0, 3, 8), latent(0, 4, 8))
@@ -109,6 +159,7 @@ def test_steering_and_style(model: GeneratorWithCAMGuidance) -> None:
         ({"truncation": 1.5}, r"truncation \(=1.5\)"),
         ({"truncation": float("nan")}, r"truncation \(=nan\)"),
         ({"batch": 0}, r"batch \(=0\)"),
+        ({"precision": "64-true"}, r"precision \(='64-true'\) must be one of auto, 32-true, bf16-mixed"),
         ({"label": 3}, r"label \(=3\) must be 0 to 2"),
         ({"style_label": -1}, r"style_label \(=-1\) must be 0 to 2"),
         ({"label": 1, "steer": torch.full((1, 1, 32, 32), 2.0)}, r"steer must lie in \[0, 1\]"),
@@ -192,12 +243,19 @@ def test_every_png_says_that_it_is_synthetic(model: GeneratorWithCAMGuidance, fo
         path = tmp_path / "out" / kind / "000001-VIRUS.png"
         assert read_provenance(path) == {
             "model": state_hash(model), "seed": 7, "index": 1, "label": "VIRUS", "truncation": 0.5,
-            "style_label": "VIRUS", "steer": None,
+            "style_label": "VIRUS", "steer": None, "precision": "32-true",
         }  # fmt: skip
         with Image.open(path) as picture:
             text = picture.text  # type: ignore[attr-defined]
         assert text["Synthetic"] == "yes"
         assert "Not for diagnosis" in text["Description"]
+
+
+def test_the_precision_is_written_down(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "fast_bf16", lambda device: True)
+    write_images(folder, tmp_path / "out", 1, precision="auto")
+    assert (read_provenance(tmp_path / "out" / "images" / "000000-NORMAL.png") or {})["precision"] == "bf16-mixed"
+    assert json.loads((tmp_path / "out" / "generation.json").read_text())["precision"] == "bf16-mixed"
 
 
 def test_foreign_files_have_no_provenance(tmp_path: Path) -> None:
@@ -265,13 +323,13 @@ def test_steering_and_style_are_written_down(folder: Path, tmp_path: Path) -> No
     before = {p: p.read_bytes() for p in out.rglob("*.*")}
     for other in ({"steer": ["left lower"]}, {"steer": []}, {"shortcut_free": False}, {"style_label": "NORMAL"}):
         options: dict[str, Any] = {"steer": ["right lower"], "shortcut_free": "style_label" not in other} | other
-        with pytest.raises(InputError, match="another model, seed, label, style or steering"):
+        with pytest.raises(InputError, match="another model, seed, label, style, steering or precision"):
             write_images(folder, out, 3, seed=1, label="VIRUS", **options)
     write_images(folder, out, 3, seed=1, label="VIRUS", steer=["right lower"], shortcut_free=True)
     assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"label": "VIRUS"}, {"truncation": 0.5}, {"count": 2}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"label": "VIRUS"}, {"truncation": 0.5}, {"count": 2}, {"precision": "bf16-mixed"}])
 def test_another_run_into_the_same_folder_is_refused(folder: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     out = tmp_path / "out"
     write_images(folder, out, 3)
@@ -340,6 +398,7 @@ def test_unconditional_images(tmp_path: Path) -> None:
         ({"count": 0}, r"num \(=0\)"),
         ({"truncation": -1.0}, r"truncation \(=-1.0\)"),
         ({"batch": 0}, r"batch \(=0\)"),
+        ({"precision": "fp8"}, r"precision \(='fp8'\)"),
         ({"steer": ["right lower"]}, "goes round the classes"),
         ({"steer": ["right lower"], "label": "NORMAL"}, "has none in NORMAL"),
         ({"steer": ["right"], "label": "VIRUS"}, "known region"),

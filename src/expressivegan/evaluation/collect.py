@@ -30,6 +30,7 @@ from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.dcgan import DCGANGenerator
 from expressivegan.synthesis import generate, open_generator
 from expressivegan.synthesis.origin import Origin, origin_of
+from expressivegan.weights import find_model
 
 LEAST = 24
 """Images below which nothing can be said."""
@@ -66,7 +67,7 @@ class Model:
     """One of our generators, where it stands."""
 
     path: Path
-    """The run or model directory, as the user named it."""
+    """The run or model directory."""
     network: Network
 
     @cached_property
@@ -86,8 +87,9 @@ class Model:
         return path.parent if path.name == "generator" and (path.parent / "settings.json").is_file() else path
 
 
-def open_for_evaluation(path: Path) -> Model:
-    """A model to be judged. Raises CheckpointError: there is none, or it is damaged."""
+def open_for_evaluation(path: str | Path) -> Model:
+    """A model to be judged, as `open_generator` finds it. Raises CheckpointError: there is none, or it is damaged."""
+    path = find_model(path)
     return Model(path, open_generator(path))
 
 

@@ -23,6 +23,7 @@ from expressivegan.evaluation.results import FORMAT, SCHEMA, VERSION, main_figur
 from expressivegan.evaluation.sections import SECTIONS, SUITES, Subject
 from expressivegan.evaluation.testlog import NAME, Look, begin_look, check_log, end_look
 from expressivegan.intervals import plain
+from expressivegan.weights import is_shipped
 
 __all__ = ["SECTIONS", "SUITES", "Evaluation"]
 
@@ -40,7 +41,8 @@ class Evaluation(Subject):
         """Evaluates, keeping each section in `out/parts` so that a second run goes on.
 
         An evaluation on the test group is appended to `test-evaluations.jsonl` beside the model, or beside `out` where
-        no model of ours made the images: before the first section is measured, and its figures after the last.
+        the images are none of our models', or of one that comes with the package: before the first section is measured,
+        and its figures after the last.
 
         Args:
             out: an existing folder.
@@ -145,7 +147,8 @@ class Evaluation(Subject):
     # --- test evaluations ---------------------------------------------------------------------------------------------
 
     def _log(self, out: Path) -> Path:
-        return (out.absolute().parent if self.made.model is None else self.made.model.home) / NAME
+        home = None if self.made.model is None else self.made.model.home
+        return (out.absolute().parent if home is None or is_shipped(home) else home) / NAME
 
     def _begin(self, log: Path) -> Look:
         model = self.made.model

@@ -44,7 +44,7 @@ def explain_images(
     """Explains images: where the teacher sees each class, what the discriminator takes for evidence, and scores.
 
     Args:
-        model: a run with teacher/ and discriminator/, or a teacher's model directory.
+        model: a run with teacher/ and discriminator/, a teacher's model directory, or the name of a shipped model.
         images: files, folders and ZIP archives of PNG, JPEG or DICOM, or a tensor (B, 1, R, R) in [-1, 1] at the
             model's resolution.
         label: explain this class rather than each image's likeliest.

@@ -7,7 +7,7 @@ from typing import cast, get_args
 from expressivegan.checkpoint import open_model, read_json
 from expressivegan.data import Fit, ImageSet, load_images
 from expressivegan.devices import Device, resolve_device
-from expressivegan.errors import CheckpointError, ExpressiveGANError, OfflineError
+from expressivegan.errors import CheckpointError, ExpressiveGANError, InputError, OfflineError
 from expressivegan.explain.baseline import (
     Baseline,
     Progress,
@@ -25,6 +25,7 @@ from expressivegan.models import DiscriminatorWithExplain
 from expressivegan.synthesis.origin import origin_of
 from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 from expressivegan.teacher.backbone import XRV_PREFIX
+from expressivegan.weights import find_model, find_teacher, is_shipped
 
 
 def open_explainer(
@@ -42,7 +43,7 @@ def open_explainer(
     What real images say (the zero of D's evidence, what is familiar) is computed once and kept in the user's cache.
 
     Args:
-        model: a run with teacher/ and discriminator/, or a teacher alone.
+        model: a run with teacher/ and discriminator/, a teacher alone, or the name of a model that is shipped.
         data: the real images that the model was trained on; by default those that the run remembers.
         methods: of other libraries; by default all where the extra `explain` is installed.
         device: where to compute.
@@ -55,7 +56,12 @@ def open_explainer(
         InputError: an unknown method, device or class, or a method whose library is missing.
         DataError: `data` cannot be read.
     """
-    path = Path(model)
+    path = find_model(model)
+    if store and is_shipped(path):
+        raise InputError(
+            f"store (=True) would write into the package, which model (={model}) comes with; leave it out, for your "
+            "cache keeps what real images say, too"
+        )
     notes: list[str] = []
     if methods is None:
         absent = missing_library()
@@ -84,12 +90,12 @@ def open_explainer(
 
 
 def networks_of_run(
-    path: Path, notes: list[str], missing: dict[str, str] | None = None
+    path: str | Path, notes: list[str], missing: dict[str, str] | None = None
 ) -> tuple[CXR_CAM_Teacher | None, DiscriminatorWithExplain | None, Fit]:
     """Teacher and discriminator of a run, or a lone teacher, in evaluation mode, and how images are made square.
 
     Args:
-        path: a run or a teacher's model directory.
+        path: a run, a teacher's model directory, or the name of a model that is shipped.
         notes: gets a sentence on why there is no discriminator.
         missing: where given, a teacher whose named weights cannot be had is None, and `teacher` here says why.
 
@@ -100,8 +106,7 @@ def networks_of_run(
         OfflineError: named weights that cannot be had, unless there is `missing` to say so.
         CheckpointError: neither of the two, a teacher that is not there any more, or a damaged network.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"model (={path}) does not exist; give a run, or a teacher's model directory")
+    path = find_model(path)
     settings = read_json(path / "settings.json")
     if not settings and (path / "config.json").is_file():
         return _lone_teacher(path, notes), None, "stretch"
@@ -110,8 +115,12 @@ def networks_of_run(
     name = settings.get("teacher")
     unguided = name == "none" and not (path / "teacher").is_dir()
     named = isinstance(name, str) and name != "none"
-    if named and not str(name).startswith(XRV_PREFIX) and not Path(str(name)).is_dir():
-        raise CheckpointError(f"model (={path}) was guided by the teacher {name}, which is not there any more")
+    try:
+        if named and not str(name).startswith(XRV_PREFIX):
+            find_teacher(str(name))
+    except CheckpointError as error:
+        gone = f"model (={path}) was guided by the teacher {name}, which is not there any more"
+        raise CheckpointError(gone) from error
     try:
         teacher = None if unguided else open_teacher(str(name) if named else str(path / "teacher"))
     except OfflineError as error:

@@ -60,8 +60,9 @@ class Grain(nn.Module):
     """White noise of one level that is a function of the latent, and how much of it each channel gets.
 
     It spares a small network to fold grain out of smooth features (docs/recipe.md). StyleGAN draws its noise anew
-    (Karras et al., CVPR 2019, section 3.2); here the same latent still gives the same image. The noise is √2·cos of a phase that is the product of two random linear maps of the latent, one by row and one by
-    column: far beyond a turn, so that pixels and images are uncorrelated.
+    (Karras et al., CVPR 2019, section 3.2); here the same latent still gives the same image. The noise is √2·cos of a
+    phase that is the product of two random linear maps of the latent, one by row and one by column: far beyond a turn,
+    so that pixels and images are uncorrelated.
 
     Args:
         z_dim: length of the latent.

@@ -12,15 +12,23 @@ import numpy as np
 
 from expressivegan.atomic import replacing, write_text
 from expressivegan.checkpoint import make_directory, state_hash
+from expressivegan.devices import Precision
 from expressivegan.errors import InputError
 from expressivegan.images import overlay, save_png, to_uint8
-from expressivegan.synthesis.generate import Plan, generate, label_number, open_generator
+from expressivegan.synthesis.generate import (
+    Plan,
+    check_batch,
+    generate,
+    known_precision,
+    label_number,
+    open_generator,
+)
 from expressivegan.synthesis.provenance import is_whole, png_text, read_provenance
 from expressivegan.synthesis.steering import steering_map
 
 
 def write_images(
-    path: Path,
+    path: str | Path,
     out: Path,
     count: int,
     *,
@@ -30,9 +38,10 @@ def write_images(
     steer: Sequence[str | Path] = (),
     style_label: str | None = None,
     shortcut_free: bool = False,
-    batch: int = 64,
+    batch: int | None = None,
     deterministic: bool = False,
     device: str = "cpu",
+    precision: Precision = "32-true",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes PNGs with provenance, their maps (NPZ and overlays) and labels.csv; goes on where it was interrupted.
@@ -41,12 +50,12 @@ def write_images(
     `labels.csv` (`file,label,index,seed,style_label`), written last.
 
     Args:
-        path: a run or a model directory.
+        path: a run, a model directory, or the name of a model that is shipped.
         out: the folder; images of the same run of generation that stand there are kept.
         count: number of images.
         steer: regions that are joined, see `steering_map`; none leaves the place to the model.
-        seed, label, truncation, style_label, shortcut_free, batch, deterministic, device: see `generate`; here labels
-            are names.
+        seed, label, truncation, style_label, shortcut_free, batch, deterministic, device, precision: see `generate`;
+            here labels are names.
         progress: called with (done, count).
 
     Returns:
@@ -64,8 +73,8 @@ def write_images(
     region = steering_map(steer, model.resolution) if steer else None
     plan = Plan(seed, number, truncation, region, style, shortcut_free)
     plan.check(model)
-    if batch < 1:
-        raise InputError(f"batch (={batch}) must be at least 1")
+    check_batch(batch)
+    precision = known_precision(precision, device)
     names = model.class_set.names or ("IMAGE",)
     digest = state_hash(model)
     mark = None if region is None else hashlib.sha256(region.numpy().tobytes()).hexdigest()[:16]
@@ -82,6 +91,7 @@ def write_images(
             "style_label": names[plan.style_of(index, len(names))],
             "steer": mark,
             "truncation": truncation,
+            "precision": precision,
         }
 
     def png(index: int) -> Path:
@@ -94,8 +104,8 @@ def write_images(
         if found is None and not is_whole(png(index)):
             return False  # cut short, by a full disk for example
         if found != facts(index):
-            raise InputError(f"--out (={out}) holds images of another model, seed, label, style or steering; choose "
-                             "another folder")  # fmt: skip
+            raise InputError(f"--out (={out}) holds images of another model, seed, label, style, steering or "
+                             "precision; choose another folder")  # fmt: skip
         return (out / "maps" / f"{index:06d}.npz").exists() and (out / "overlays" / png(index).name).exists()
 
     ours = {png(i) for i in range(count)}
@@ -104,7 +114,7 @@ def write_images(
         raise InputError(f"--out (={out}) holds other images, such as {others[0].name}; choose another folder")
     missing = [i for i in range(count) if not is_done(i)]
     done = count - len(missing)
-    how: dict[str, Any] = {"batch": batch, "deterministic": deterministic, "device": device}
+    how: dict[str, Any] = {"batch": batch, "deterministic": deterministic, "device": device, "precision": precision}
     how |= {"seed": seed, "label": number, "truncation": truncation}
     how |= {"steer": region, "style_label": style, "shortcut_free": shortcut_free}
     for made in generate(model, missing, **how):

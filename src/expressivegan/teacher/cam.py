@@ -29,6 +29,7 @@ from expressivegan.teacher.backbone import (
     topk_count,
     xrv_labels,
 )
+from expressivegan.weights import find_teacher
 
 DEFAULT_WEIGHTS = "xrv:densenet121-res224-all"
 
@@ -227,7 +228,7 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def open_teacher(name: str, meth: Merge | None = None) -> CXR_CAM_Teacher:
-    """A teacher from a model directory or `xrv:NAME`, in evaluation mode.
+    """A teacher in evaluation mode, from `xrv:NAME`, a model directory, or a run or shipped model that holds one.
 
     Raises:
         OfflineError: named weights that cannot be had.
@@ -238,7 +239,7 @@ def open_teacher(name: str, meth: Merge | None = None) -> CXR_CAM_Teacher:
     if name.startswith(XRV_PREFIX):
         teacher = CXR_CAM_Teacher(meth or "topk", weights=name)
     else:
-        teacher = open_model(CXR_CAM_Teacher, Path(name))
+        teacher = open_model(CXR_CAM_Teacher, find_teacher(name))
     if meth is not None:
         teacher.meth = meth
     return teacher.eval()
