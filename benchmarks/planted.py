@@ -41,10 +41,10 @@ def arms(images: ImageSet, kimg: float) -> dict[str, tuple[ImageSet, TrainConfig
     config = replace(preset("cpu-64").config, kimg=kimg, sample_every=5.0, checkpoint_every=10.0)
     shuffled = np.random.default_rng(0).permutation(images.labels)
     return {
-        "default": (images, config),
-        "weak penalty": (images, replace(config, gamma=0.5, penalty_every=8)),
         "rate x 30": (images, replace(config, rate=30 * config.rate, rate_end=30 * config.rate_end)),
         "labels shuffled": (replace(images, labels=shuffled), config),
+        "weak penalty": (images, replace(config, gamma=0.5, penalty_every=8)),
+        "default": (images, config),
     }
 
 
