@@ -6,12 +6,12 @@ Six arms, interleaved, medians of rounds; images per second of whole training st
 - original: preset dcgan, the loop that this project grew from, at equal parameters: fp32, teacher run in every step
 - densenet: the same with the original's own teacher, a DenseNet-121 at 224 px
 - uncached: our networks in fp32, and the teacher run on every step's real images
-- free: ours with styles drawn apart from labels and ellipses to steer by (--free-share 0.25 --steer-drawn 0.4)
+- free: ours in the last fifth of a run, with styles drawn apart from labels, the lesion critic, and drawn ellipses
 - unguided: preset unguided, the same networks without a teacher
 
-It also prints how many images a second the generator makes in batches of 64, as `generate` makes them, and how many
-milliseconds one image takes; the share of our step that goes into drawing the inputs (data and CAM reading); and the
-peak of memory.
+It also prints how many images a second `generate` makes, with their maps, and how many milliseconds one image takes,
+both in fp32 and in bf16; the share of our step that goes into drawing the inputs (data and CAM reading); and the peak
+of memory.
 The teacher's weights are fresh, since its cost does not depend on them. --check exits with 1 unless the share is
 below 3% and the memory below 4 GiB.
 """
@@ -22,13 +22,15 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import torch
 
 from expressivegan import CXR_CAM_Teacher, ImageSet, load_images
 from expressivegan.config import TrainConfig, preset
-from expressivegan.devices import make_fabric
+from expressivegan.devices import Precision, make_fabric
+from expressivegan.synthesis import generate
 from expressivegan.training import Guide
 from expressivegan.training.build import make_networks
 from expressivegan.training.guidance import fold_norms, real_cams
@@ -37,6 +39,7 @@ from expressivegan.training.steps import Batch
 
 MOST_DRAWING = 0.03
 MOST_GIB = 4.0
+PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 
 
 class TimedRun(Run):
@@ -120,14 +123,12 @@ def make_arm(
     return Arm(run, sum(p.numel() for n in (run.nets.G, run.nets.D) for p in n.parameters()))
 
 
-def generation(run: Run, batch: int) -> float:
-    """Seconds that a batch of the averaged generator's images takes."""
-    device = run.fabric.device
-    z = torch.randn(batch, run.config.z_dim, device=device)
-    labels = torch.arange(batch, device=device) % len(run.images.classes)
+def generation(run: Run, count: int, precision: Precision) -> float:
+    """Seconds in which so many images of the averaged generator are made."""
+    model: Any = run.ema.model
     start = time.perf_counter()
-    with torch.no_grad(), run.fabric.autocast():
-        run.ema.model(z, labels)[0].float().cpu()
+    for _ in generate(model, range(count), device=str(run.fabric.device), precision=precision):
+        pass
     return time.perf_counter() - start
 
 
@@ -165,22 +166,24 @@ def main() -> int:
     arms["original"] = make_arm(images, original, options.device, fold=False)
     arms["densenet"] = make_arm(images, original, options.device, fold=False, backbone="densenet121")
     arms["uncached"] = make_arm(images, replace(ours, precision="32-true"), options.device, fold=False, uncached=True)
-    arms["free"] = make_arm(images, replace(ours, free_share=0.25, steer_drawn=0.4), options.device, fold=True)
+    arms["free"] = make_arm(images, ours, options.device, fold=True)
     arms["unguided"] = make_arm(images, preset("unguided").config, options.device, fold=True)
     for name in ("uncached", "free", "unguided"):
         arms[name].run.seen = arms["ours"].run.seen
+    arms["free"].run.seen = 900 * int(ours.kimg)
     lengths = {name: 1 if name == "densenet" else steps for name in arms}  # its steps take seconds
     for name, arm in arms.items():
         arm.advance(min(period, lengths[name]))
         arm.rates.clear()
         arm.drawn.clear()
-    made: dict[int, list[float]] = {64: [], 1: []}
+    made: dict[tuple[int, Precision], list[float]] = {}
     for _ in range(options.rounds):
         for name, arm in arms.items():
             arm.advance(lengths[name])
-        for size, times in made.items():
-            generation(arms["ours"].run, size)  # the first of a shape prepares its kernels
-            times.extend(generation(arms["ours"].run, size) for _ in range(5))
+        for count, precision in product((256, 1), PRECISIONS):
+            generation(arms["ours"].run, min(count, 64), precision)  # the first of a shape prepares its kernels
+            times = [generation(arms["ours"].run, count, precision) for _ in range(5)]
+            made.setdefault((count, precision), []).extend(times)
 
     def ratio(name: str) -> float:
         pairs = zip(arms["ours"].rates, arms[name].rates, strict=True)
@@ -200,8 +203,8 @@ def main() -> int:
         "ratio_to_uncached_fp32": ratio("uncached"),
         "ratio_to_free": ratio("free"),
         "ratio_to_unguided": ratio("unguided"),
-        "generated_per_second": round(64 / statistics.median(made[64]), 1),
-        "milliseconds_of_one_image": round(1e3 * statistics.median(made[1]), 2),
+        "generated_per_second": {p: round(256 / statistics.median(made[256, p]), 1) for p in PRECISIONS},
+        "milliseconds_of_one_image": {p: round(1e3 * statistics.median(made[1, p]), 2) for p in PRECISIONS},
         "share_of_drawing": round(share, 4),
         "peak_gib_ours_alone": None if alone is None else round(alone, 2),
         "peak_gib_all_arms": None if alone is None else round(peak_gib() or alone, 2),

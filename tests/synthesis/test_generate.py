@@ -329,7 +329,9 @@ def test_steering_and_style_are_written_down(folder: Path, tmp_path: Path) -> No
     assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"label": "VIRUS"}, {"truncation": 0.5}, {"count": 2}, {"precision": "bf16-mixed"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"label": "VIRUS"}, {"truncation": 0.5}, {"count": 2}, {"precision": "bf16-mixed"}]
+)
 def test_another_run_into_the_same_folder_is_refused(folder: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     out = tmp_path / "out"
     write_images(folder, out, 3)
