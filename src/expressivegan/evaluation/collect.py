@@ -124,7 +124,7 @@ def from_model(
     kept = _Kept(keep, f"{version('expressivegan')} {model.hash} {seed}") if keep is not None else None
     start = kept.read(images) if kept is not None else 0
     saved = time.monotonic()
-    for made in generate(model.network, range(start, num), seed=seed, batch=_BATCH):
+    for made in generate(model.network, range(start, num), seed=seed):
         images[made.index] = to_uint8(made.image)[0, 0]
         done = made.index + 1
         if done % _BATCH == 0:
