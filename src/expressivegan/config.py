@@ -218,12 +218,12 @@ PRESETS: dict[str, Preset] = {
     "grow-128": Preset(
         replace(_CPU_64, resolution=128, kimg=100.0, gamma=8.0, ema_share=0.2, free_after=0.5, sample_every=5.0,
                 checkpoint_every=10.0),
-        "128 px on two CPU cores, with --init from a 64 px run",
+        "128 px, 37 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
         replace(_CPU_64, resolution=224, batch=16, kimg=50.0, gamma=20.0, ema_share=0.2, free_after=0.5,
                 sample_every=2.0, checkpoint_every=4.0),
-        "224 px on two CPU cores, with --init from a 128 px run",
+        "224 px on two CPU cores, with --init from a 128 px run; not yet measured",
     ),
     "gpu-128": Preset(
         replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, penalty_every=1, augment=0.3,

@@ -207,6 +207,8 @@ def test_a_run_says_where_it_started_and_resumes_exactly_without_it(
     assert settings["init"]["G"] == state_hash(start.G)
     assert settings["init"]["D"] == state_hash(start.D)
     assert (killed / "samples" / "000000000-images.png").exists()
+    for network in ("generator", "discriminator"):
+        assert f"went on from the networks of {start.path.name} (" in (killed / network / "README.md").read_text()
 
 
 def test_the_command_refuses_before_it_writes(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,8 @@ def test_a_run_explains_itself(phantoms: ImageSet, guide: Guide, tmp_path: Path)
     card = (out / "generator" / "README.md").read_text()
     assert "Not for diagnosis" in card
     assert phantoms.data_hash in card
+    assert "went on from" not in card
+    assert "32x32 discriminator" in (out / "discriminator" / "README.md").read_text()
     model = open_model(GeneratorWithCAMGuidance, out / "generator")
     assert model.classes == phantoms.classes
     state = load_checkpoint(out / "checkpoints" / "0000000012.ckpt")

@@ -1,4 +1,8 @@
-"""The model card of a generator."""
+"""The model cards of a run's generator and discriminator."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from expressivegan.config import TrainConfig
 from expressivegan.data import ImageSet
@@ -25,8 +29,40 @@ def data_facts(images: ImageSet) -> str:
 - data hash `{images.data_hash}`{licence}"""
 
 
-def generator_card(config: TrainConfig, images: ImageSet, seen: int) -> str:
-    """README.md of a model directory: what it is, what it learnt from, what it must not be used for."""
+def _training(config: TrainConfig, images: ImageSet, seen: int, init: Mapping[str, Any] | None) -> str:
+    before = (
+        f"\n- went on from the networks of {Path(init['path']).name} ({init['resolution']} px), so what those learnt "
+        "from is in it, too"
+        if init
+        else ""
+    )
+    return f"""{data_facts(images)}
+- method {config.method}, {seen / 1000:g} thousand images seen, seed {config.seed}{before}"""
+
+
+def discriminator_card(config: TrainConfig, images: ImageSet, seen: int, init: Mapping[str, Any] | None = None) -> str:
+    """README.md of the discriminator's model directory; see `generator_card`."""
+    return f"""---
+library_name: expressivegan
+tags: [chest-x-ray, gan, explainability]
+---
+# {config.resolution}x{config.resolution} discriminator, {", ".join(images.classes)}
+
+**Not for diagnosis.** It judges whether an image looks like those that it learnt from, beside a generator's.
+
+{_training(config, images, seen, init)}
+"""
+
+
+def generator_card(config: TrainConfig, images: ImageSet, seen: int, init: Mapping[str, Any] | None = None) -> str:
+    """README.md of a model directory: what it is, what it learnt from, what it must not be used for.
+
+    Args:
+        config: settings of the run.
+        images: its data.
+        seen: images seen so far, repeats counted.
+        init: what settings.json says of the networks that it started from, if of any.
+    """
     return f"""---
 library_name: expressivegan
 tags: [chest-x-ray, gan, synthetic-data]
@@ -35,8 +71,7 @@ tags: [chest-x-ray, gan, synthetic-data]
 
 **Not for diagnosis.** Its images are synthetic and show nobody. They may repeat what is odd about their training data.
 
-{data_facts(images)}
-- method {config.method}, {seen / 1000:g} thousand images seen, seed {config.seed}
+{_training(config, images, seen, init)}
 - fidelity, memorisation and their floors: not measured yet
 
 ```python

@@ -28,7 +28,7 @@ from expressivegan.images import to_uint8
 from expressivegan.streams import Streams, derive_seed, generator
 from expressivegan.training.augment import draw_augmentation
 from expressivegan.training.build import make_networks
-from expressivegan.training.card import generator_card
+from expressivegan.training.card import discriminator_card, generator_card
 from expressivegan.training.dcgan import dcgan_step
 from expressivegan.training.ema import AveragedModel
 from expressivegan.training.guidance import Guide, real_cams
@@ -522,7 +522,7 @@ def train(
 
 
 def _write_models(run: Run, folder: RunDirectory) -> None:
-    card = generator_card(run.config, run.images, run.seen)
+    about = run.config, run.images, run.seen, folder.settings().get("init")
     extra = {"data_hash": run.images.data_hash, "images_seen": run.seen, "config": run.config.to_json()}
-    save_model(run.ema.model, folder.model, card, extra)
-    save_model(run.nets.D, folder.discriminator, card, extra)
+    save_model(run.ema.model, folder.model, generator_card(*about), extra)
+    save_model(run.nets.D, folder.discriminator, discriminator_card(*about), extra)
