@@ -57,7 +57,10 @@ def pack(run: Path, name: str, data: str, results: Path | None, root: Path = ROO
         raise InputError(f"the teacher of RUN (={run}) was fitted on other data, so its patients are not known")
     found = None if results is None else _read_results(results, opened, images.data_hash)
     of_generator = read_json(run / "generator" / "expressivegan.json")
-    card = model_card(name, config, of_teacher["config"], images, of_generator["images_seen"], found)
+    start = _start(settings)
+    if start is not None:
+        settings["init"]["path"] = start
+    card = model_card(name, config, of_teacher["config"], images, of_generator["images_seen"], found, start)
     with replacing_directory(root / name) as folder:
         save_model(network, folder / "generator", card.replace("(samples.png)", "(../samples.png)"), of_generator)
         save_model(discriminator, folder / "discriminator", _part_card(name, card), of_generator)
@@ -101,6 +104,17 @@ def teacher_folder(run: Path, settings: dict[str, Any]) -> Path:
     """Where the teacher of a run stands."""
     name = settings.get("teacher")
     return run / "teacher" if name is None else expressivegan.weights.find_teacher(name)
+
+
+def _start(settings: dict[str, Any]) -> str | None:
+    """What the run went on from: a model of the package with the same weights, or else the name of its folder."""
+    init = settings.get("init")
+    if init is None:
+        return None
+    for shipped in expressivegan.weights.shipped_models():
+        if open_for_evaluation(shipped.folder).hash == init["G"]:
+            return shipped.name
+    return Path(init["path"]).name
 
 
 def _read_results(path: Path, model: Model, data_hash: str) -> dict[str, Any]:

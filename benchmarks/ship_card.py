@@ -19,6 +19,7 @@ def model_card(
     images: ImageSet,
     seen: int,
     results: Mapping[str, Any] | None,
+    start: str | None = None,
 ) -> str:
     """README.md.
 
@@ -29,6 +30,7 @@ def model_card(
         images: the data of the run.
         seen: images that the generator was trained on, repeats counted.
         results: results.json of the standard evaluation; None says that there was none.
+        start: the model whose networks the run went on from, if it did.
     """
     home = HOMES.get(images.manifest.source)
     patients = {g: len(set(images.patients[images.indices(g)])) for g in ("judge", "reference", "test")}
@@ -68,10 +70,11 @@ expressivegan generate --model {name} --num 64 --out images
 
 ```sh
 {_command("teach --data DATA --out teacher", dict(teach), asdict(TeachConfig()))}
-{_train_command(config)}
+{_train_command(config, start)}
 ```
 
-{seen / 1000:g} thousand images seen, repeats counted; seed {config.seed}. The generator is the averaged one.
+{seen / 1000:g} thousand images seen, repeats counted{f", after those of {start}" if start else ""}; seed {config.seed}.
+The generator is the averaged one.
 
 ## Licence and attribution
 
@@ -157,12 +160,13 @@ def _interval(figure: Mapping[str, float | None]) -> str:
     return f"{figure['value']:.3g}{ends}"
 
 
-def _train_command(config: TrainConfig) -> str:
+def _train_command(config: TrainConfig, start: str | None) -> str:
     """What to type for these settings: the nearest preset and what differs from it."""
     own = config.to_json()
     flags = {name: _differing(own, known.config.to_json()) for name, known in PRESETS.items()}
     nearest = min(flags, key=lambda name: len(flags[name]))
     preset = "" if nearest == "cpu-64" else f" --preset {nearest}"
+    preset += f" --init {start}" if start else ""
     return _command(f"train --data DATA --teacher teacher --out run{preset}", own, PRESETS[nearest].config.to_json())
 
 

@@ -52,6 +52,17 @@ def results(run: Path, images: ImageSet, **changes: str) -> Path:
     return path
 
 
+def test_what_a_run_went_on_from_is_in_the_command(run: Path, tmp_path: Path) -> None:
+    settings = json.loads((run / "settings.json").read_text())
+    init = {"path": str(tmp_path / "small"), "resolution": 16, "classes": [], "G": "0", "D": None}
+    (run / "settings.json").write_text(json.dumps(settings | {"init": init}))
+    folder = ship.pack(run, "tiny-32", DATA, None, tmp_path / "weights")
+    card = (folder / "README.md").read_text()
+    assert " --init small " in card
+    assert "after those of small" in card
+    assert json.loads((folder / "settings.json").read_text())["init"]["path"] == "small"
+
+
 def test_a_pack_is_a_run_directory_without_paths(run: Path, phantoms: ImageSet, tmp_path: Path) -> None:
     root = tmp_path / "weights"
     folder = ship.pack(run, "tiny-32", DATA, None, root)
