@@ -70,15 +70,23 @@ class Trial:
     def key(self) -> str:
         return f"{self.name}, seed {self.seed}"
 
+    def run(self, out: Path) -> Path:
+        return out / "runs" / self.key.replace(" ", "-").replace(",", "")
+
+
+def guide_of(config: TrainConfig, guide: Guide) -> Guide | None:
+    """The teacher, if an arm asks it anything."""
+    return guide if config.guided or config.cam_weight_d > 0 or config.steer_share > 0 else None
+
 
 def measure_speeds(images: ImageSet, configs: Mapping[str, TrainConfig], guide: Guide, rounds: int) -> dict[str, float]:
     """Images per second of processor time, in turns, so that what disturbs one arm disturbs all."""
     maps = real_cams(guide, images, cache_root() / "cams")
     runs = {}
     for name, config in configs.items():
-        guided = config.guided or config.cam_weight_d > 0 or config.steer_share > 0
-        runs[name] = Run(images, config, guide if guided else None, make_fabric("cpu", config.precision))
-        runs[name].cams = maps if guided else None
+        found = guide_of(config, guide)
+        runs[name] = Run(images, config, found, make_fabric("cpu", config.precision))
+        runs[name].cams = None if found is None else maps
         runs[name].seen = 1000 * int(config.kimg)  # all parts of the step at work
     rates: dict[str, list[float]] = {name: [] for name in runs}
     with progress_bar("speeds") as bar:
@@ -151,12 +159,11 @@ class Judging:
 
 def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int) -> int:
     """Trains a trial up to a number of images, from where it stands, and returns that number."""
-    run = out / "runs" / trial.key.replace(" ", "-").replace(",", "")
+    run = trial.run(out)
     there = max((int(path.stem) for path in (run / "checkpoints").glob("*.ckpt")), default=0)
     if there >= target:
         return there
     asked = False
-    guided = trial.config.guided or trial.config.cam_weight_d > 0 or trial.config.steer_share > 0
     with progress_bar(trial.key) as bar:
 
         def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
@@ -167,7 +174,7 @@ def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int
                 signal.raise_signal(signal.SIGTERM)  # as a user would: finish the step, save, leave
 
         result = train(
-            images, trial.config, run, guide if guided else None, teacher_name="of the search", resume=there > 0,
+            images, trial.config, run, guide_of(trial.config, guide), teacher_name="of the search", resume=there > 0,
             device="cpu", progress=progress, cache_dir=cache_root() / "cams",
         )  # fmt: skip
     if result.stopped and not asked:
@@ -218,8 +225,7 @@ def search(options: argparse.Namespace, results: Results) -> None:
             done = results.setdefault("figures", {}).setdefault(f"{rung:g}", {})
             if trial.key not in done:
                 seen = advance(trial, images, guide, options.out, int(1000 * planned(trial.name, rung)))
-                run = options.out / "runs" / trial.key.replace(" ", "-").replace(",", "")
-                done[trial.key] = {"images": seen} | judging.score(run)
+                done[trial.key] = {"images": seen} | judging.score(trial.run(options.out))
                 results["floor"] = judging.floor
                 keep()
                 console.print(f"{trial.key}, {rung:g} min: " + line(done[trial.key]), highlight=False, markup=False)

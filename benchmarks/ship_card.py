@@ -132,18 +132,12 @@ def _figures(results: Mapping[str, Any] | None) -> str:
         lines.append("")
     if "agreement" in sections:
         lines += ["### Class agreement", "", "Share that an independent classifier gives the label that it has.", ""]
-        lines += ["| class | this model | real | difference |", "| --- | --- | --- | --- |"]
-        for label, row in sections["agreement"]["figures"].items():
-            cells = (_interval(row[f"accuracy_{part}"]) for part in ("fake", "real", "difference"))
-            lines.append(f"| {label} | {' | '.join(cells)} |")
-        lines.append("")
+        lines += _beside_real("class", sections["agreement"]["figures"], "accuracy_")
     if "shortcuts" in sections:
         lines += ["### Shortcuts", "", "How well what is not the lungs tells the label (AUC; 0.5 is chance).", ""]
-        lines += ["| what | this model | real | difference |", "| --- | --- | --- | --- |"]
-        for what, row in sections["shortcuts"]["figures"].items():
-            words = {"frame": "the outer 10% of the frame"}.get(what, what)
-            lines.append(f"| {words} | {' | '.join(_interval(row[part]) for part in ('fake', 'real', 'difference'))} |")
-        lines.append("")
+        words = {"frame": "the outer 10% of the frame"}
+        found = {words.get(what, what): row for what, row in sections["shortcuts"]["figures"].items()}
+        lines += _beside_real("what", found)
     if "memorisation" in sections:
         found = sections["memorisation"]
         membership = found["membership"]["auc"]
@@ -151,6 +145,15 @@ def _figures(results: Mapping[str, Any] | None) -> str:
         share = {end: f"{found['copies_share'][end]:.2%}" for end in ("value", "low", "high")}
         lines += [f"Near-duplicates of training images: {share['value']} [{share['low']}, {share['high']}].", ""]
     return "\n".join(lines)
+
+
+def _beside_real(of: str, rows: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A table of figures, each beside that of real images."""
+    lines = [f"| {of} | this model | real | difference |", "| --- | --- | --- | --- |"]
+    for name, row in rows.items():
+        cells = (_interval(row[f"{prefix}{part}"]) for part in ("fake", "real", "difference"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _interval(figure: Mapping[str, float | None]) -> str:

@@ -78,6 +78,14 @@ def _data_of(teacher: Path) -> str | None:
     return None if found is None else str(found)
 
 
+def _warn_of_other_data(what: str, data_hash: str | None, images: ImageSet) -> None:
+    if data_hash not in (None, images.data_hash):
+        console.print(
+            f"[yellow]warning:[/yellow] {what} on other data or another deal of the patients; "
+            "it may have seen patients who judge this run"
+        )
+
+
 def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> tuple[Guide | None, str | None]:
     """The teacher that was named; without a name the compact one, fitted into the run once."""
     if teacher == "none":
@@ -98,11 +106,7 @@ def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> 
     if teacher is not None and not teacher.startswith(XRV_PREFIX):
         folder = find_teacher(teacher)
         name = teacher if is_shipped(folder) else str(folder.resolve())
-        if _data_of(folder) not in (None, images.data_hash):
-            console.print(
-                f"[yellow]warning:[/yellow] {teacher} was fitted on other data or another deal of the patients; "
-                "it may have seen patients who judge this run"
-            )
+        _warn_of_other_data(f"{teacher} was fitted", _data_of(folder), images)
     fold_norms(found.backbone)
     return Guide(found, images.classes, images.reference), name
 
@@ -132,11 +136,7 @@ def train(
         data_table(images)
         if start is not None:
             console.print(start.describe(images.classes, config.resolution))
-            if start.data_hash not in (None, images.data_hash):
-                console.print(
-                    f"[yellow]warning:[/yellow] {init} was trained on other data or another deal of the patients; "
-                    "it may have seen patients who judge this run"
-                )
+            _warn_of_other_data(f"{init} was trained", start.data_hash, images)
         guide, name = _guide(images, teacher, out, device)
         _remember(source, out)
         return _run(images, config, out, guide, name, minutes, False, device, start)

@@ -17,7 +17,7 @@ def write_samples(model: GeneratorWithCAMGuidance, path: Path, columns: int = 8,
     """One row a class, one column a latent vector: the first images of the seed, not chosen ones."""
     images = []
     for k in range(model.class_set.count):
-        images += [made.image for made in generate(model, _first(columns), seed=seed, label=k)]
+        images += [made.image for made in generate(model, range(columns), seed=seed, label=k)]
     save_png(path, grid(torch.cat(images), columns), _text(model, seed))
 
 
@@ -36,15 +36,11 @@ def write_sheets(model: GeneratorWithCAMGuidance, out: Path, columns: int = 8, s
     painted, rows = [], list[Tensor]()
     for k in range(model.class_set.count):
         if k != model.class_set.reference:
-            pair = counterfactual_pairs(model, _first(columns), k, seed=seed)
+            pair = counterfactual_pairs(model, list(range(columns)), k, seed=seed)
             painted.append(torch.from_numpy(overlay(pair.with_disease, pair.mask)))
             rows += [pair.without, pair.with_disease, pair.mask * 2 - 1]
     save_png(out / "attention-overlays.png", grid(torch.cat(painted).numpy(), columns), _text(model, seed))
     save_png(out / "counterfactual-pairs.png", grid(torch.cat(rows), columns), _text(model, seed))
-
-
-def _first(columns: int) -> list[int]:
-    return list(range(columns))
 
 
 def _text(model: GeneratorWithCAMGuidance, seed: int) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The adversarial step and both penalties, on one screen; it knows nothing of logging, devices or files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -147,7 +147,7 @@ def _discriminator_loss(
 
 def _generator_loss(
     nets: Networks, batch: Batch, real: Tensor, config: TrainConfig
-) -> tuple[Terms, Tensor, Callable[[], Terms]]:
+) -> tuple[Terms, Tensor, Callable[[Sequence[Judging]], Terms]]:
     """Makes the batch's images once; `real` are the real ones as they are judged.
 
     Returns:
@@ -184,9 +184,9 @@ def _generator_loss(
         image = torch.where(fixed, torch.tanh(parts.base.detach() + parts.mask * parts.delta), image)
     fake = _shown(image, batch.free, batch.augment_fake)
 
-    def scored() -> Terms:
+    def scored(critics: Sequence[Judging]) -> Terms:
         costs = []
-        for judging in nets.critics(batch.free):
+        for judging in critics:
             rows = judging.rows
             with torch.no_grad():
                 better = judging.critic.score(real[rows], batch.labels[rows])
@@ -261,7 +261,8 @@ def adversarial_step(
 
     # discriminator and lesion critic
     d_terms: Terms = {}
-    for judging in nets.critics(batch.free):
+    critics = nets.critics(batch.free)
+    for judging in critics:
         weights = _parameters(judging.optimiser)
         for p in weights:
             p.requires_grad_(True)
@@ -274,6 +275,6 @@ def adversarial_step(
 
     # generator
     with autocast():
-        g_terms |= scored()
+        g_terms |= scored(critics)
     update(nets.G, nets.optimiser_g, g_terms, check, average_gradients)
     return {name: term.detach() for name, term in (d_terms | g_terms).items()}
