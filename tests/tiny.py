@@ -50,7 +50,7 @@ def randomise(network: torch.nn.Module, seed: int = 0, std: float = 0.3) -> None
     with torch.no_grad():
         for name, p in network.named_parameters():
             if name.startswith("grain."):  # a tenth: images of this network shall still be told apart
-                p.add_(0.03 * torch.randn(p.shape, generator=g))
+                p.add_((0.03 if p.ndim == 4 else 0.003) * torch.randn(p.shape, generator=g))
             else:
                 p.add_(std / max(1, p[0].numel()) ** 0.5 * torch.randn(p.shape, generator=g) if p.ndim > 1
                        else 0.1 * torch.randn(p.shape, generator=g))  # fmt: skip

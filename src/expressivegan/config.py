@@ -103,7 +103,9 @@ class TrainConfig:
     beta2: float = 0.99
     """Adam's second decay."""
     gamma: float = 3.0
-    """Weight of the gradient penalties R1 + R2; 0 turns them off. Below 1 this set collapses."""
+    """Weight of the gradient penalties R1 + R2 at the start; 0 turns them off. Starting below 1, this set collapses."""
+    gamma_end: float = 0.2
+    """Their weight at the end; it falls geometrically over the images seen."""
     penalty_every: int = 4
     """Steps between penalties; their weight is scaled up by as much."""
     ema_kimg: float = 5.0
@@ -165,9 +167,11 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} (={getattr(self, name)}) must be 0 or more")
         for field in fields(self):
-            weighs = "_weight" in field.name or field.name == "gamma"
+            weighs = "_weight" in field.name or field.name.startswith("gamma")
             if weighs and not getattr(self, field.name) >= 0:
                 raise InputError(f"{field.name} (={getattr(self, field.name)}) must be 0 (off) or positive")
+        if self.gamma > 0 and self.gamma_end == 0:
+            raise InputError(f"gamma_end (={self.gamma_end}) must be positive, as gamma (={self.gamma}) is, or both 0")
         for name in ("steer_share", "steer_drawn", "free_share", "free_after", "augment", "area_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
@@ -193,7 +197,8 @@ class TrainConfig:
         unknown = sorted(set(found) - {f.name for f in fields(cls)})
         if unknown:
             raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
-        return cls(**found)
+        constant = {"gamma_end": found["gamma"]} if "gamma" in found else {}  # as runs of earlier versions had it
+        return cls(**(constant | found))
 
 
 @dataclass(frozen=True)
@@ -216,23 +221,23 @@ PRESETS: dict[str, Preset] = {
     # in four times the pixels is a quarter, so gamma grows; maps act already, so free pairs begin earlier; an average
     # over more than a few steps, since the start is worth keeping (docs/growing.md).
     "grow-128": Preset(
-        replace(_CPU_64, resolution=128, kimg=100.0, gamma=8.0, ema_share=0.2, free_after=0.5, sample_every=5.0,
-                checkpoint_every=10.0),
+        replace(_CPU_64, resolution=128, kimg=100.0, gamma=8.0, gamma_end=2.0, ema_share=0.2, free_after=0.5,
+                sample_every=5.0, checkpoint_every=10.0),
         "128 px, 37 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
-        replace(_CPU_64, resolution=224, batch=16, kimg=50.0, gamma=20.0, ema_share=0.2, free_after=0.5,
-                sample_every=2.0, checkpoint_every=4.0),
+        replace(_CPU_64, resolution=224, batch=16, kimg=50.0, gamma=20.0, gamma_end=6.0, ema_share=0.2,
+                free_after=0.5, sample_every=2.0, checkpoint_every=4.0),
         "224 px on two CPU cores, with --init from a 128 px run; not yet measured",
     ),
     "gpu-128": Preset(
-        replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, penalty_every=1, augment=0.3,
-                ema_kimg=10.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+        replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, gamma_end=0.6, penalty_every=1,
+                augment=0.3, ema_kimg=10.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
         "128 px on one GPU; a starting point, not yet measured",
     ),
     "gpu-224": Preset(
-        replace(_CPU_64, resolution=224, width=384, batch=64, kimg=4000.0, gamma=15.0, penalty_every=2, augment=0.3,
-                ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+        replace(_CPU_64, resolution=224, width=384, batch=64, kimg=4000.0, gamma=15.0, gamma_end=1.5, penalty_every=2,
+                augment=0.3, ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
         "224 px on one or more GPUs (torchrun); a starting point, not yet measured",
     ),
     # What is left of cpu-64 without a teacher's say is an R3GAN-like network: residual blocks without normalisation,

@@ -152,7 +152,7 @@ def test_the_hash_covers_the_frame_and_older_states_open() -> None:
 
 def test_grain_is_white_and_belongs_to_the_latent() -> None:
     """√2·cos of a uniform phase: mean 0, variance 1, and nothing in common between pixels or images."""
-    grain, z = Grain(100, 32, 4), torch.randn(300, 100, generator=torch.Generator().manual_seed(0))
+    grain, z = Grain(100, 32, 4, 8), torch.randn(300, 100, generator=torch.Generator().manual_seed(0))
     drawn = grain.noise(z)[:, 0]
     assert torch.equal(drawn, grain.noise(z)[:, 0])
     assert torch.allclose(drawn, grain.noise(3 * z)[:, 0], atol=1e-3)  # truncation leaves it alone
@@ -181,6 +181,27 @@ def test_grain_starts_silent_is_learnt_and_is_the_same_with_and_without_the_dise
     assert not torch.equal(louder.base, parts.base)
     healthy = G.compose(z, labels(0, 0), style_labels=labels(1, 2))
     assert torch.equal(healthy.base, louder.base)
+
+
+def test_how_grainy_an_image_is_depends_on_its_style() -> None:
+    """x + noise · (gain + W·style), by hand."""
+    grain = Grain(8, 4, 2, 3)
+    with torch.no_grad():
+        grain.gain.copy_(torch.tensor([0.5, 1.0]).view(1, 2, 1, 1))
+        grain.modulate.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]]))
+    x, drawn = torch.zeros(2, 2, 4, 4), grain.noise(noise(2, 8))
+    found = grain(x, drawn, torch.tensor([[1.0, 9.0, -0.5], [0.0, 9.0, 1.0]]))
+    for image, gains in enumerate(((1.5, 0.0), (0.5, 3.0))):
+        for channel, gain in enumerate(gains):
+            assert torch.allclose(found[image, channel], gain * drawn[image, 0])
+
+
+def test_a_generator_of_before_grain_depended_on_style_draws_what_it_drew() -> None:
+    G = GeneratorWithCAMGuidance(z_dim=8, resolution=32, width=8, min_width=4)  # its modulation is still 0
+    older = {name: value for name, value in G.state_dict().items() if "modulate" not in name}
+    again = GeneratorWithCAMGuidance(z_dim=8, resolution=32, width=8, min_width=4)
+    again.load_state_dict(older)
+    assert torch.equal(again(noise(2, 8), labels(1, 2))[0], G(noise(2, 8), labels(1, 2))[0])
 
 
 def test_two_maps_agree_outside_both() -> None:

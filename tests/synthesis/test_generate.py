@@ -105,13 +105,13 @@ def test_auto_takes_bfloat16_where_the_hardware_has_it(
 
 
 def test_the_noise_in_bfloat16_is_that_of_the_formula() -> None:
-    grain = Grain(8, 16, 12)
+    grain, style = Grain(8, 16, 12, 4), noise(3, 4, seed=2)
     torch.nn.init.normal_(grain.gain, generator=torch.Generator().manual_seed(0))
     x, z = noise(3, 12, 16, 16).contiguous(memory_format=torch.channels_last), noise(3, 8, seed=1)
     for dtype in (torch.float32, torch.bfloat16):
         drawn = grain.noise(z)
         plain = torch.addcmul(x.to(dtype), drawn.to(dtype), grain.gain.to(dtype))
-        assert torch.equal(grain(x.to(dtype), drawn), plain)
+        assert torch.equal(grain(x.to(dtype), drawn, style), plain)
 
 
 def test_what_is_made_at_a_time_fits_the_caches(model: GeneratorWithCAMGuidance) -> None:

@@ -429,6 +429,7 @@ def test_data_that_cannot_be_trained_with(phantoms: ImageSet, tmp_path: Path) ->
     [
         ({"resolution": 100}, r"resolution \(=100\).*try 112 or 128"),
         ({"gamma": -1.0}, r"gamma \(=-1.0\)"),
+        ({"gamma_end": 0.0}, r"gamma_end \(=0.0\) must be positive, as gamma \(=3.0\) is, or both 0"),
         ({"cam_weight_g": -0.1}, r"cam_weight_g \(=-0.1\) must be 0 \(off\) or positive"),
         ({"class_weight": float("nan")}, r"class_weight \(=nan\)"),
         ({"augment": 1.5}, r"augment \(=1.5\) must be from 0 to 1"),
@@ -446,6 +447,18 @@ def test_settings_of_another_version_are_named() -> None:
     assert TrainConfig.from_json(tiny_config(seed=3).to_json()) == tiny_config(seed=3)
     with pytest.raises(InputError, match="colour, which this version does not know"):
         TrainConfig.from_json({"colour": 1})
+    older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name != "gamma_end"}
+    assert TrainConfig.from_json(older).gamma_end == 2.0  # the penalties of older runs did not fall
+
+
+def test_gamma_falls_geometrically(phantoms: ImageSet) -> None:
+    def at(share: float, **changes: float) -> float:
+        run = Run(phantoms, tiny_config(kimg=1.0, **changes), None, make_fabric("cpu", "32-true"))
+        run.seen = round(1000 * share)
+        return run.gamma()
+
+    assert [at(share, gamma=4.0, gamma_end=1.0) for share in (0, 0.5, 1, 1.5)] == pytest.approx([4, 2, 1, 1])
+    assert at(0.5, gamma=0.0) == 0
 
 
 # --- time, progress, evaluation ---------------------------------------------------------------------------------------

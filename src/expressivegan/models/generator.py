@@ -62,25 +62,28 @@ class Grain(nn.Module):
     It spares a small network to fold grain out of smooth features (docs/recipe.md). StyleGAN draws its noise anew
     (Karras et al., CVPR 2019, section 3.2); here the same latent still gives the same image. The noise is √2·cos of a
     phase that is the product of two random linear maps of the latent, one by row and one by column: far beyond a turn,
-    so that pixels and images are uncorrelated.
+    so that pixels and images are uncorrelated. How much each channel gets depends on the style, since some X-rays are
+    much grainier than others.
 
     Args:
         z_dim: length of the latent.
         side: height and width of the level.
         channels: of the level.
+        style: length of the style vector.
     """
 
     rows: Tensor
     columns: Tensor
     turn: Tensor
 
-    def __init__(self, z_dim: int, side: int, channels: int) -> None:
+    def __init__(self, z_dim: int, side: int, channels: int, style: int) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(side)  # saved with the weights, all the same
         for name in ("rows", "columns"):
             self.register_buffer(name, 1.6 * torch.randn(8 * side, z_dim, generator=g))
         self.register_buffer("turn", 2 * math.pi * torch.rand(side, side, generator=g))
         self.gain = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.modulate = Dense(style, channels, bias=False, gain=0.0)
 
     def noise(self, z: Tensor) -> Tensor:
         """(B, z_dim) → (B, 1, side, side) of mean 0 and variance 1; the length of z does not matter."""
@@ -89,11 +92,12 @@ class Grain(nn.Module):
             rows, columns = ((unit @ w.T).view(len(z), -1, 8) for w in (self.rows, self.columns))
             return (math.sqrt(2) * torch.cos(rows @ columns.mT + self.turn)).unsqueeze(1)
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor, style: Tensor) -> Tensor:
+        gain = (self.gain + self.modulate(style)[:, :, None, None]).to(x.dtype)
         noise = noise.to(x.dtype)
         if x.dtype == torch.bfloat16:  # there, PyTorch is six times slower on CPUs where it has to repeat the noise
             noise = noise.expand_as(x).contiguous(memory_format=torch.channels_last)
-        return torch.addcmul(x, noise, self.gain.to(x.dtype))
+        return torch.addcmul(x, noise, gain)
 
 
 def interior(size: int, frame: float) -> Tensor:
@@ -172,7 +176,9 @@ class GeneratorWithCAMGuidance(
         self.base_ups = nn.ModuleList(_narrow(widths[n - 1], widths[n]) for n in range(1, doublings + 1))
         self.base_blocks = nn.ModuleList(ModulatedBlock(w, style_dim) for w in widths)
         self.base_out = Conv(widths[-1], 1, gain=0.5)
-        self.grain = nn.ModuleList(Grain(z_dim, start * 2**n, widths[n]) for n in range(GRAINLESS, doublings + 1))
+        self.grain = nn.ModuleList(
+            Grain(z_dim, start * 2**n, widths[n], style_dim) for n in range(GRAINLESS, doublings + 1)
+        )
 
         # The lesion stream starts one doubling above the stem, since a 4x4 map says nothing about where, and ends one
         # below the image: its maps are smooth at the scale of two pixels, and the finest level is the dearest.
@@ -286,7 +292,7 @@ class GeneratorWithCAMGuidance(
         for level, block in enumerate(self.base_blocks):
             x = upsample(self.base_ups[level - 1](x)) if level else x
             if level >= GRAINLESS:
-                x = self.grain[level - GRAINLESS](x, noise[level - GRAINLESS])
+                x = self.grain[level - GRAINLESS](x, noise[level - GRAINLESS], styles[level + 1])
             x = block(x, styles[level + 1])
             features.append(x)
         finest = activate(x)

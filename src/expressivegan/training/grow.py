@@ -62,7 +62,7 @@ def double_generator(old: G, new: G, seed: int) -> None:
             nn.init.zeros_(layer.weight)
         known = old.state_dict()
         for name, gain in new.named_parameters():
-            if name.endswith(".gain") and name not in known:  # of the noise of the new level
+            if name.startswith("grain.") and name not in known:  # the noise of the new level starts silent
                 nn.init.zeros_(gain)
         narrow = new.lesion_ups[-1]
         if isinstance(narrow, Conv):  # what the lesion's last reader made of it needs no more channels than it has

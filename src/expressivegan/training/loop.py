@@ -174,6 +174,15 @@ class Run:
         self.ema.model.load_state_dict(G.state_dict())
         return begun
 
+    def progress(self) -> float:
+        """Share of the run that is done, 0..1."""
+        return min(1.0, self.seen / (1000.0 * self.config.kimg))
+
+    def gamma(self) -> float:
+        """Weight of the penalties at this point of the run, falling geometrically."""
+        first, last = self.config.gamma, self.config.gamma_end
+        return first * (last / first) ** self.progress() if min(first, last) > 0 else 0.0
+
     def draw(self, step: int) -> Batch:
         """The inputs of a step.
 
@@ -191,7 +200,7 @@ class Run:
         else:
             chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
         styling = torch.rand(n, 4, generator=self.streams["styles"])
-        ripe = self.seen >= 1000.0 * config.kimg * config.free_after
+        ripe = self.progress() >= config.free_after
         # As many in each group of 8 images, so that every process has as many for the lesion critic
         most = min(n, GROUP) * (config.free_share if ripe else 0.0)
         free = torch.arange(n) % GROUP < (most + styling[0, 0]).floor()
@@ -215,7 +224,7 @@ class Run:
         steering = torch.rand(n, 2, generator=self.streams["steering"])[mine]
         ellipses = draw_ellipses(n, self.streams["steering"])[mine]
         styles = torch.where(free, (styling[:, 1] * K).long().clamp(max=K - 1), labels)
-        ramp = min(1.0, self.seen / (500.0 * config.kimg))
+        ramp = min(1.0, 2 * self.progress())
         draws = [draw_augmentation(n, config.augment * ramp, self.streams[f"augment-{x}"]) for x in ("real", "fake")]
         draws = [d.part(mine.start, mine.stop).to(device) for d in draws]
         move = self.fabric.to_device
@@ -231,14 +240,13 @@ class Run:
             ellipses=move(ellipses.to(self.dtype)),
             augment_real=draws[0],
             augment_fake=draws[1],
-            penalise=config.gamma > 0 and step % config.penalty_every == 0,
+            gamma=self.gamma() if step % config.penalty_every == 0 else 0.0,
         )
 
     def step(self, check: Callable[[Terms], None]) -> Terms:
         """Draws a batch and updates everything once."""
         config = self.config
-        done = min(1.0, self.seen / (1000.0 * config.kimg))
-        rate = config.rate_end + (config.rate - config.rate_end) * 0.5 * (1 + math.cos(math.pi * done))
+        rate = config.rate_end + (config.rate - config.rate_end) * 0.5 * (1 + math.cos(math.pi * self.progress()))
         batch = self.draw(self.seen // config.batch)
         if self.nets.lesion_critic is None and bool(batch.free.any()):
             self._add_lesion_critic()

@@ -44,7 +44,7 @@ class Batch:
         drawn: (B,) bool, whose M, if steered, is bounded by an ellipse instead.
         ellipses: (B, 4), relative centre and radii (x, y, x, y).
         augment_real, augment_fake: draws.
-        penalise: whether R1 + R2 are due.
+        gamma: weight of R1 + R2, or 0 where none are due.
     """
 
     real: Tensor
@@ -58,7 +58,7 @@ class Batch:
     ellipses: Tensor
     augment_real: Augmentation
     augment_fake: Augmentation
-    penalise: bool
+    gamma: float
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ def _discriminator_loss(
     rows, n = judging.rows, len(judging.rows)
     share = n / len(real)
     labels = batch.labels[rows]
-    images = torch.cat([real[rows], fake[rows]]).requires_grad_(batch.penalise)
+    images = torch.cat([real[rows], fake[rows]]).requires_grad_(batch.gamma > 0)
     found = judging.critic.explain_unchecked(images, torch.cat([labels, labels]))
     who = judging.letter
     terms = {f"{who}_adversarial": relativistic(found.score[:n], found.score[n:])}
-    if batch.penalise:
+    if batch.gamma > 0:
         squared = gradient_penalty(found.score, images)
-        weight = 0.5 * config.gamma * config.penalty_every  # lazily, so scaled up
+        weight = 0.5 * batch.gamma * config.penalty_every  # lazily, so scaled up
         terms |= {f"{who}_r1": weight * squared[:n].mean(), f"{who}_r2": weight * squared[n:].mean()}
     if config.class_weight > 0:
         terms[f"{who}_class"] = config.class_weight * F.cross_entropy(found.class_logits[:n], labels)
