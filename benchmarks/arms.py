@@ -10,8 +10,10 @@ Settings = dict[str, Any]
 # What a search varies, one or two things at a time, around the default.
 _RECIPE: dict[str, Settings] = {
     "default": {},
-    "gamma 1": {"gamma": 1.0},
-    "gamma 6": {"gamma": 6.0},
+    "gamma 3 throughout": {"gamma_end": 3.0},
+    "gamma 3 to 0.05": {"gamma_end": 0.05},
+    "gamma 1 to 0.2": {"gamma": 1.0},
+    "gamma 10 to 0.7": {"gamma": 10.0, "gamma_end": 0.7},
     "penalty every 2": {"penalty_every": 2},
     "penalty every 8": {"penalty_every": 8},
     "batch 16": {"batch": 16},
@@ -33,6 +35,10 @@ _RECIPE: dict[str, Settings] = {
     "guidance x 0.3": {"cam_weight_d": 0.1, "cam_weight_g": 0.1, "flip_weight": 0.015},
     "guidance x 3": {"cam_weight_d": 1.0, "cam_weight_g": 1.0, "flip_weight": 0.15},
     "uniform classes": {"classes": "uniform"},
+    "no steering": {"steer_share": 0.0, "steer_weight": 0.0, "steer_drawn": 0.0},
+    "half the steering": {"steer_share": 0.25},
+    "no free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
+    "an eighth free, from 0.5": {"free_share": 0.125, "free_after": 0.5},
 }
 
 _OFF: Settings = {
@@ -59,7 +65,7 @@ _GUIDANCE: dict[str, Settings] = {
 
 _PLANTED: dict[str, Settings] = {
     "default": {},
-    "gamma 0.5 every 8 steps": {"gamma": 0.5, "penalty_every": 8},
+    "gamma 0.5 every 8 steps": {"gamma": 0.5, "gamma_end": 0.5, "penalty_every": 8},
     "rate x 30": {"rate": 6e-3, "rate_end": 6e-3},
     "gamma 0": {"gamma": 0.0},
 }

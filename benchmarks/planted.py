@@ -43,7 +43,7 @@ def arms(images: ImageSet, kimg: float) -> dict[str, tuple[ImageSet, TrainConfig
     return {
         "rate x 30": (images, replace(config, rate=30 * config.rate, rate_end=30 * config.rate_end)),
         "labels shuffled": (replace(images, labels=shuffled), config),
-        "weak penalty": (images, replace(config, gamma=0.5, penalty_every=8)),
+        "weak penalty": (images, replace(config, gamma=0.5, gamma_end=0.5, penalty_every=8)),
         "default": (images, config),
     }
 
