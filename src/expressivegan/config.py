@@ -124,6 +124,8 @@ class TrainConfig:
     """The teacher sees the disease in the image and does not see it in its base (a hinge on the logits)."""
     diversity_weight: float = 1.0
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
+    detail_weight: float = 0.1
+    """Made images have the power of real ones at each spatial frequency."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
     area_limit: float = 0.22
@@ -197,8 +199,9 @@ class TrainConfig:
         unknown = sorted(set(found) - {f.name for f in fields(cls)})
         if unknown:
             raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
-        constant = {"gamma_end": found["gamma"]} if "gamma" in found else {}  # as runs of earlier versions had it
-        return cls(**(constant | found))
+        # Runs of earlier versions had penalties that did not fall, and no say about detail
+        earlier = {"gamma_end": found["gamma"], "detail_weight": 0.0} if "gamma" in found else {}
+        return cls(**(earlier | found))
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,7 @@ PRESETS: dict[str, Preset] = {
     "dcgan": Preset(
         replace(_CPU_64, method="dcgan", beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
                 cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0,
-                area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0,
+                detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0,
                 steer_drawn=0.0, free_share=0.0, free_after=0.0, precision="32-true"),
         "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
     ),

@@ -182,6 +182,7 @@ WEIGHTS = {
     "delta_weight": {"g_delta"},
     "steer_weight": {"g_steer"},
     "diversity_weight": {"g_diversity"},
+    "detail_weight": {"g_detail"},
     "gamma": {"d_r1", "d_r2"},
 }
 
@@ -447,8 +448,9 @@ def test_settings_of_another_version_are_named() -> None:
     assert TrainConfig.from_json(tiny_config(seed=3).to_json()) == tiny_config(seed=3)
     with pytest.raises(InputError, match="colour, which this version does not know"):
         TrainConfig.from_json({"colour": 1})
-    older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name != "gamma_end"}
-    assert TrainConfig.from_json(older).gamma_end == 2.0  # the penalties of older runs did not fall
+    later = ("gamma_end", "detail_weight")
+    older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name not in later}
+    assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0)
 
 
 def test_gamma_falls_geometrically(phantoms: ImageSet) -> None:

@@ -14,6 +14,7 @@ from expressivegan.training.losses import (
     map_match,
     relativistic,
     score_gradient,
+    wrong_detail,
 )
 from tiny import noise, pictures
 
@@ -41,6 +42,26 @@ def test_score_gradient_of_a_linear_score_is_its_weight() -> None:
 def test_score_gradient_of_a_square() -> None:
     x = pictures(2, 4).requires_grad_()
     assert torch.allclose(score_gradient(x.square().sum(dim=(1, 2, 3))[:, None], x), 2 * x)
+
+
+def test_detail_is_compared_ring_by_ring_and_group_by_group() -> None:
+    x = noise(16, 1, 32, 32)
+    assert wrong_detail(x, x).item() == 0
+    assert wrong_detail(x, x + 0.5).item() == pytest.approx(0, abs=1e-4)  # brightness is no detail
+    louder = torch.cat([2 * x[:8], x[8:]])  # ln 4 in one group of two
+    assert wrong_detail(x, louder).item() == pytest.approx(math.log(4) / 2, rel=1e-4)
+    assert wrong_detail(x, louder, group=16).item() == pytest.approx(math.log(2.5), rel=0.15)  # their mean is 2.5
+    soft = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+    assert wrong_detail(x, soft).item() > 0.5  # too little counts as too much does
+    found = soft.clone().requires_grad_()
+    wrong_detail(x, found).backward()  # type: ignore[no-untyped-call]
+    assert found.grad is not None
+    assert torch.isfinite(found.grad).all()
+    assert float((found.grad * soft).sum()) < 0  # it asks for more
+    flat = torch.zeros(2, 1, 32, 32, requires_grad=True)
+    wrong_detail(x[:2], flat).backward()  # type: ignore[no-untyped-call]
+    assert flat.grad is not None
+    assert torch.isfinite(flat.grad).all()
 
 
 @pytest.mark.parametrize(

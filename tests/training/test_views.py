@@ -156,7 +156,9 @@ def test_free_pairs_and_ellipses_begin_late(phantoms: ImageSet) -> None:
 
 def test_the_base_learns_nothing_from_a_disease_in_an_ellipse(phantoms: ImageSet) -> None:
     """The critic would draw the base's picture towards the disease that the ellipse leaves no room for."""
-    config = tiny_config(steer_drawn=1.0, diversity_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0)
+    config = tiny_config(
+        steer_drawn=1.0, diversity_weight=0.0, detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0
+    )
     for drawn in (True, False):
         run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
         batch = run.draw(0)

@@ -23,6 +23,7 @@ from expressivegan.training.losses import (
     map_match,
     relativistic,
     score_gradient,
+    wrong_detail,
 )
 from expressivegan.training.views import lung_view
 
@@ -185,6 +186,9 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
         # Children of one label in several styles differ by their styles, which shall not make up for their anatomies
         kinds = batch.labels + nets.G.class_set.count * torch.where(batch.free, 1 + batch.styles, 0)
         terms["g_diversity"] = config.diversity_weight * lost_diversity(batch.real, parts.image, kinds)
+    if config.detail_weight > 0:
+        with torch.autocast(parts.image.device.type, enabled=False):
+            terms["g_detail"] = config.detail_weight * wrong_detail(batch.real, parts.image)
     if config.area_weight > 0:
         terms["g_area"] = config.area_weight * area_cost(parts.mask, config.area_limit)
     if config.delta_weight > 0:
