@@ -126,6 +126,8 @@ class TrainConfig:
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
     detail_weight: float = 0.1
     """Made images have the power of real ones at each spatial frequency."""
+    detail_after: float = 0.65
+    """Share of the run after which that is asked: before, it is pleased with noise (docs/recipe.md)."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
     area_limit: float = 0.22
@@ -174,7 +176,7 @@ class TrainConfig:
                 raise InputError(f"{field.name} (={getattr(self, field.name)}) must be 0 (off) or positive")
         if self.gamma > 0 and self.gamma_end == 0:
             raise InputError(f"gamma_end (={self.gamma_end}) must be positive, as gamma (={self.gamma}) is, or both 0")
-        for name in ("steer_share", "steer_drawn", "free_share", "free_after", "augment", "area_limit"):
+        for name in ("steer_share", "steer_drawn", "free_share", "free_after", "detail_after", "augment", "area_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
@@ -225,12 +227,12 @@ PRESETS: dict[str, Preset] = {
     # over more than a few steps, since the start is worth keeping (docs/growing.md).
     "grow-128": Preset(
         replace(_CPU_64, resolution=128, kimg=100.0, gamma=8.0, gamma_end=2.0, ema_share=0.2, free_after=0.5,
-                sample_every=5.0, checkpoint_every=10.0),
+                detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
         "128 px, 37 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
         replace(_CPU_64, resolution=224, batch=16, kimg=50.0, gamma=20.0, gamma_end=6.0, ema_share=0.2,
-                free_after=0.5, sample_every=2.0, checkpoint_every=4.0),
+                free_after=0.5, detail_after=0.0, sample_every=2.0, checkpoint_every=4.0),
         "224 px on two CPU cores, with --init from a 128 px run; not yet measured",
     ),
     "gpu-128": Preset(

@@ -190,7 +190,10 @@ WEIGHTS = {
 def terms_of(images: ImageSet, guide: Guide | None, **changes: float) -> set[str]:
     everything = dict.fromkeys(WEIGHTS, 0.5)
     run = Run(
-        images, tiny_config(**(everything | {"steer_share": 0.5} | changes)), guide, make_fabric("cpu", "32-true")
+        images,
+        tiny_config(**(everything | {"steer_share": 0.5, "detail_after": 0.0} | changes)),
+        guide,
+        make_fabric("cpu", "32-true"),
     )
     if guide is not None:
         run.cams = real_cams(guide, images)
@@ -448,7 +451,7 @@ def test_settings_of_another_version_are_named() -> None:
     assert TrainConfig.from_json(tiny_config(seed=3).to_json()) == tiny_config(seed=3)
     with pytest.raises(InputError, match="colour, which this version does not know"):
         TrainConfig.from_json({"colour": 1})
-    later = ("gamma_end", "detail_weight")
+    later = ("gamma_end", "detail_weight", "detail_after")
     older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name not in later}
     assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0)
 
@@ -461,6 +464,13 @@ def test_gamma_falls_geometrically(phantoms: ImageSet) -> None:
 
     assert [at(share, gamma=4.0, gamma_end=1.0) for share in (0, 0.5, 1, 1.5)] == pytest.approx([4, 2, 1, 1])
     assert at(0.5, gamma=0.0) == 0
+
+
+def test_detail_is_charged_late(phantoms: ImageSet) -> None:
+    run = Run(phantoms, tiny_config(kimg=1.0, detail_after=0.5), None, make_fabric("cpu", "32-true"))
+    assert run.draw(0).detail == 0
+    run.seen = 500
+    assert run.draw(0).detail == run.config.detail_weight > 0
 
 
 # --- time, progress, evaluation ---------------------------------------------------------------------------------------

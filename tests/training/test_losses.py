@@ -9,11 +9,11 @@ from expressivegan.training.losses import (
     area_cost,
     censored_match,
     flip_hinge,
+    gradient_penalty,
     hidden_change,
     lost_diversity,
     map_match,
     relativistic,
-    score_gradient,
     wrong_detail,
 )
 from tiny import noise, pictures
@@ -30,18 +30,19 @@ def test_relativistic_by_hand() -> None:
     assert torch.allclose(relativistic(better + offset, worse + offset), relativistic(better, worse))
 
 
-def test_score_gradient_of_a_linear_score_is_its_weight() -> None:
+def test_gradient_penalty_of_a_linear_score_is_its_weight_squared() -> None:
     w, x = noise(1, 1, 4, 4).requires_grad_(), pictures(3, 4, seed=1).requires_grad_()
-    found = score_gradient((w * x).sum(dim=(2, 3)), x)
-    assert torch.allclose(found, w.expand(3, 1, 4, 4), rtol=1e-5)
-    found.square().sum(dim=(1, 2, 3)).mean().backward()
+    found = gradient_penalty((w * x).sum(dim=(2, 3)), x)
+    assert found.shape == (3,)
+    assert torch.allclose(found, w.square().sum().expand(3), rtol=1e-5)
+    found.mean().backward()
     assert w.grad is not None
     assert torch.allclose(w.grad, 2 * w, rtol=1e-5)
 
 
-def test_score_gradient_of_a_square() -> None:
+def test_gradient_penalty_of_a_square() -> None:
     x = pictures(2, 4).requires_grad_()
-    assert torch.allclose(score_gradient(x.square().sum(dim=(1, 2, 3))[:, None], x), 2 * x)
+    assert torch.allclose(gradient_penalty(x.square().sum(dim=(1, 2, 3))[:, None], x), 4 * x.square().sum((1, 2, 3)))
 
 
 def test_detail_is_compared_ring_by_ring_and_group_by_group() -> None:

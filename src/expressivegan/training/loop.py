@@ -241,6 +241,7 @@ class Run:
             augment_real=draws[0],
             augment_fake=draws[1],
             gamma=self.gamma() if step % config.penalty_every == 0 else 0.0,
+            detail=config.detail_weight if self.progress() >= config.detail_after else 0.0,
         )
 
     def step(self, check: Callable[[Terms], None]) -> Terms:

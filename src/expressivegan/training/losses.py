@@ -14,14 +14,14 @@ def relativistic(better: Tensor, worse: Tensor) -> Tensor:
     return F.softplus(worse - better).mean()
 
 
-def score_gradient(scores: Tensor, images: Tensor) -> Tensor:
-    """(B, 1, H, W): the gradient of each score by its image, to be charged; its squared norm is R1 or R2.
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """(B,) squared norm of the gradient of each score by its image: R1 on real and R2 on made images.
 
     Mescheder et al., *Which training methods for GANs do actually converge?*, ICML 2018, equation 9, without γ/2.
     """
     with input_gradients_only():
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradient
+    return gradient.square().sum(dim=(1, 2, 3))
 
 
 def censored_match(maps: Tensor, target: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The adversarial step and both penalties, on one screen; it knows nothing of logging, devices or files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from expressivegan.training.losses import (
     area_cost,
     censored_match,
     flip_hinge,
+    gradient_penalty,
     hidden_change,
     lost_diversity,
     map_match,
     relativistic,
-    score_gradient,
     wrong_detail,
 )
 from expressivegan.training.views import lung_view
@@ -46,6 +46,7 @@ class Batch:
         ellipses: (B, 4), relative centre and radii (x, y, x, y).
         augment_real, augment_fake: draws.
         gamma: weight of R1 + R2, or 0 where none are due.
+        detail: weight of wrong detail, 0 before it is charged.
     """
 
     real: Tensor
@@ -60,6 +61,7 @@ class Batch:
     augment_real: Augmentation
     augment_fake: Augmentation
     gamma: float
+    detail: float
 
 
 @dataclass(frozen=True)
@@ -117,35 +119,9 @@ def _shown(images: Tensor, free: Tensor, draw: Augmentation) -> Tensor:
     return augment_images(lung_view(images, free), draw)
 
 
-class Verdict(NamedTuple):
-    """What a critic said of its rows.
-
-    Attributes:
-        terms: of its own loss.
-        gap: (n, 1), how much more real the real image of each pair is than the made one.
-        images: (2n, 1, H, W), real and made, as they were judged; the critic's backward pass fills their gradient.
-        slope: (n, 1, H, W), gradient of each made image's score by that image, if a penalty asked for it.
-    """
-
-    terms: Terms
-    gap: Tensor
-    images: Tensor
-    slope: Tensor | None
-
-    def wish(self, batch: int) -> Tensor:
-        """(n, 1, H, W): gradient of the generator's `softplus(gap)`, summed over pairs, over `batch`, by made images.
-
-        The critic's own backward pass has found it, but for a factor: its loss is `softplus(-gap)`, and a pair's score
-        depends on that pair alone. So the generator needs no pass of its own through the critic; in return it learns
-        from the critic before its step (simultaneous instead of alternating steps).
-        """
-        if self.slope is not None:
-            return -torch.sigmoid(self.gap)[:, :, None, None] / batch * self.slope
-        assert self.images.grad is not None
-        return -self.gap.clamp(max=60).exp()[:, :, None, None] * self.images.grad[len(self.gap) :]
-
-
-def _judge(judging: Judging, batch: Batch, real: Tensor, fake: Tensor, guided: bool, config: TrainConfig) -> Verdict:
+def _discriminator_loss(
+    judging: Judging, batch: Batch, real: Tensor, fake: Tensor, guided: bool, config: TrainConfig
+) -> Terms:
     """Realness of pairs of one class as they are shown, penalties, and the head, which learns from real images only.
 
     Each term is the rows' share of a mean over the batch, so that a pair weighs the same with either critic.
@@ -153,15 +129,12 @@ def _judge(judging: Judging, batch: Batch, real: Tensor, fake: Tensor, guided: b
     rows, n = judging.rows, len(judging.rows)
     share = n / len(real)
     labels = batch.labels[rows]
-    images = torch.cat([real[rows], fake[rows]]).requires_grad_(True)
+    images = torch.cat([real[rows], fake[rows]]).requires_grad_(batch.gamma > 0)
     found = judging.critic.explain_unchecked(images, torch.cat([labels, labels]))
     who = judging.letter
     terms = {f"{who}_adversarial": relativistic(found.score[:n], found.score[n:])}
-    slope = None
     if batch.gamma > 0:
-        slopes = score_gradient(found.score, images)
-        squared = slopes.square().sum(dim=(1, 2, 3))
-        slope = slopes[n:].detach()
+        squared = gradient_penalty(found.score, images)
         weight = 0.5 * batch.gamma * config.penalty_every  # lazily, so scaled up
         terms |= {f"{who}_r1": weight * squared[:n].mean(), f"{who}_r2": weight * squared[n:].mean()}
     if config.class_weight > 0:
@@ -172,12 +145,18 @@ def _judge(judging: Judging, batch: Batch, real: Tensor, fake: Tensor, guided: b
         if maps.shape[2:] != target.shape[2:]:
             target = F.interpolate(target, maps.shape[2:], mode="bilinear", align_corners=False)
         terms[f"{who}_cam"] = config.cam_weight_d * censored_match(maps, target)
-    gap = (found.score[:n] - found.score[n:]).detach()
-    return Verdict({name: share * term for name, term in terms.items()}, gap, images, slope)
+    return {name: share * term for name, term in terms.items()}
 
 
-def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[Terms, Tensor]:
-    """Makes the batch's images once: all terms that need no critic, and the augmented images with their graph."""
+def _generator_loss(
+    nets: Networks, batch: Batch, real: Tensor, config: TrainConfig
+) -> tuple[Terms, Tensor, Callable[[Sequence[Judging]], Terms]]:
+    """Makes the batch's images once; `real` are the real ones as they are judged.
+
+    Returns:
+        Terms that need no critic, the augmented images (with their graph), and a function that scores them: the critics
+        take their own steps in between.
+    """
     steer = _steering_maps(batch, nets.G.resolution, config)
     parts = nets.G.compose(batch.z, batch.labels, style_labels=batch.styles, steer=steer)
     terms: Terms = {}
@@ -186,9 +165,9 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
         # Children of one label in several styles differ by their styles, which shall not make up for their anatomies
         kinds = batch.labels + nets.G.class_set.count * torch.where(batch.free, 1 + batch.styles, 0)
         terms["g_diversity"] = config.diversity_weight * lost_diversity(batch.real, parts.image, kinds)
-    if config.detail_weight > 0:
+    if batch.detail > 0:
         with torch.autocast(parts.image.device.type, enabled=False):
-            terms["g_detail"] = config.detail_weight * wrong_detail(batch.real, parts.image)
+            terms["g_detail"] = batch.detail * wrong_detail(batch.real, parts.image)
     if config.area_weight > 0:
         terms["g_area"] = config.area_weight * area_cost(parts.mask, config.area_limit)
     if config.delta_weight > 0:
@@ -209,7 +188,19 @@ def _generator_loss(nets: Networks, batch: Batch, config: TrainConfig) -> tuple[
         apart = batch.free | (batch.steered & batch.drawn)
         fixed = (apart & nets.G.class_set.has_lesion(batch.labels))[:, None, None, None]
         image = torch.where(fixed, torch.tanh(parts.base.detach() + parts.mask * parts.delta), image)
-    return terms, _shown(image, batch.free, batch.augment_fake)
+    fake = _shown(image, batch.free, batch.augment_fake)
+
+    def scored(critics: Sequence[Judging]) -> Terms:
+        costs = []
+        for judging in critics:
+            rows = judging.rows
+            with torch.no_grad():
+                better = judging.critic.score(real[rows], batch.labels[rows])
+            cost = relativistic(judging.critic.score(fake[rows], batch.labels[rows]), better)
+            costs.append(len(rows) / len(real) * cost)
+        return {"g_adversarial": torch.stack(costs).sum()}
+
+    return terms, fake, scored
 
 
 def _guidance(guide: Guide, labels: Tensor, image: Tensor, base: Tensor, mask: Tensor, config: TrainConfig) -> Terms:
@@ -272,22 +263,24 @@ def adversarial_step(
     """
     with autocast():
         real = _shown(batch.real, batch.free, batch.augment_real)
-        g_terms, fake = _generator_loss(nets, batch, config)
+        g_terms, fake, scored = _generator_loss(nets, batch, real, config)
 
     # discriminator and lesion critic
     d_terms: Terms = {}
-    wishes = torch.zeros_like(fake)
-    costs = []
-    for judging in nets.critics(batch.free):
+    critics = nets.critics(batch.free)
+    for judging in critics:
+        weights = _parameters(judging.optimiser)
+        for p in weights:
+            p.requires_grad_(True)
         with autocast():
-            verdict = _judge(judging, batch, real, fake.detach(), nets.guide is not None, config)
-        update(judging.critic, judging.optimiser, verdict.terms, check, average_gradients)
-        d_terms |= verdict.terms
-        wishes[judging.rows] = verdict.wish(len(real)).to(wishes)
-        costs.append(F.softplus(verdict.gap).sum() / len(real))
+            terms = _discriminator_loss(judging, batch, real, fake.detach(), nets.guide is not None, config)
+        update(judging.critic, judging.optimiser, terms, check, average_gradients)
+        for p in weights:
+            p.requires_grad_(False)
+        d_terms |= terms
 
     # generator
-    pulled = (fake * wishes).sum()  # has the gradient of the adversarial term, not its value
-    g_terms["g_adversarial"] = torch.stack(costs).sum() + (pulled - pulled.detach())
+    with autocast():
+        g_terms |= scored(critics)
     update(nets.G, nets.optimiser_g, g_terms, check, average_gradients)
     return {name: term.detach() for name, term in (d_terms | g_terms).items()}
