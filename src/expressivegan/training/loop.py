@@ -159,7 +159,8 @@ class Run:
         except (KeyError, RuntimeError, ValueError) as error:
             was = state.get("config", {}).get("resolution")
             raise CheckpointError(
-                f"the checkpoint (resolution {was}) does not fit these networks (resolution {self.config.resolution})"
+                f"the checkpoint (resolution {was}) does not fit these networks (resolution {self.config.resolution}): "
+                "it is of another size, or of another version of this package; go on with that, or start a new run"
             ) from error
         self.streams.load_state_dict(state["streams"])
         self.seen = int(state["seen"])
