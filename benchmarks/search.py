@@ -47,7 +47,7 @@ from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
 from expressivegan.training.guidance import fold_norms, real_cams
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 
 RESOLUTION = 64
 SPACES = ("judge", "selfsup")

@@ -34,7 +34,7 @@ from expressivegan.synthesis import generate
 from expressivegan.training import Guide
 from expressivegan.training.build import make_networks
 from expressivegan.training.guidance import fold_norms, real_cams
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 from expressivegan.training.steps import Batch
 
 MOST_DRAWING = 0.03

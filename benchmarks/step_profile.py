@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from expressivegan import load_images
 from expressivegan.config import preset
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 
 LEAST_CONVOLUTION = 0.5
 MOST_GUIDANCE = 0.15

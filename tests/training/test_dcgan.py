@@ -13,7 +13,7 @@ from expressivegan.errors import InputError
 from expressivegan.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from expressivegan.synthesis import open_generator, write_images
 from expressivegan.training import Guide, train
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 from tiny import noise, pictures, tiny_teacher
 
 

@@ -20,7 +20,7 @@ from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.models.dcgan import DCGANGenerator
 from expressivegan.training import grow, train
 from expressivegan.training.build import make_networks
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 from expressivegan.training.start import Start, begin_from, check_start, open_start, take_over
 from tiny import CLASSES, noise, phantom_set, tiny_config, tiny_discriminator, tiny_generator
 

@@ -25,7 +25,7 @@ from expressivegan.synthesis import open_generator, write_images
 from expressivegan.training import Guide, RunDirectory, train
 from expressivegan.training.curves import draw_curves
 from expressivegan.training.guidance import real_cams
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 from tiny import enlarged, phantom_set, tiny_config, tiny_teacher
 
 EVERY_STEP = 0.004  # thousand images: one batch

@@ -10,7 +10,7 @@ from expressivegan.data import ImageSet
 from expressivegan.devices import make_fabric
 from expressivegan.streams import generator
 from expressivegan.synthesis.steering import ellipse_maps
-from expressivegan.training.loop import Run
+from expressivegan.training.run import Run
 from expressivegan.training.steps import Batch, adversarial_step
 from expressivegan.training.views import draw_ellipses, lung_view
 from tiny import tiny_config

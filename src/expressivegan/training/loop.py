@@ -1,7 +1,5 @@
 """The training loop: one visible function, its phases captioned, its time counted in images."""
 
-import copy
-import math
 import signal
 import threading
 import time
@@ -11,35 +9,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, save_model
 from expressivegan.config import TrainConfig
 from expressivegan.data import ImageSet
 from expressivegan.devices import Device, make_fabric, resolve_precision
-from expressivegan.errors import CheckpointError, DataError, InputError, TrainingError
+from expressivegan.errors import CheckpointError, InputError, TrainingError
 from expressivegan.images import to_uint8
-from expressivegan.streams import Streams, derive_seed, generator
-from expressivegan.training.augment import draw_augmentation
-from expressivegan.training.build import make_networks
 from expressivegan.training.card import discriminator_card, generator_card
-from expressivegan.training.dcgan import dcgan_step
-from expressivegan.training.ema import AveragedModel
 from expressivegan.training.guidance import Guide, real_cams
-from expressivegan.training.losses import GROUP
+from expressivegan.training.run import Run
 from expressivegan.training.rundir import RunDirectory, environment
-from expressivegan.training.start import Start, begin_from, check_start
-from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
-from expressivegan.training.views import draw_ellipses
+from expressivegan.training.start import Start, check_start
+from expressivegan.training.steps import Terms
 from expressivegan.training.watch import divergence
-
-STREAMS = ("data", "latents", "styles", "steering", "augment-real", "augment-fake")
 
 Evaluate = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[dict[str, float], str | None]]
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -64,233 +54,6 @@ class TrainResult:
     warnings: list[str]
 
 
-class Run:
-    """The state of a run: networks, optimisers, streams, images seen. All of it goes into a checkpoint."""
-
-    def __init__(self, images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric) -> None:
-        if config.batch % fabric.world_size:
-            raise InputError(
-                f"batch (={config.batch}) must be divisible by the number of processes (={fabric.world_size})"
-            )
-        if fabric.world_size > 1 and config.batch % (GROUP * fabric.world_size):
-            raise InputError(
-                f"batch (={config.batch}) must be a multiple of {GROUP} for each of the {fabric.world_size} processes, "
-                f"since diversity is measured in groups of {GROUP}"
-            )
-        if fabric.world_size > 1 and config.method == "dcgan":
-            raise InputError("method (=dcgan) runs in one process: its batch norm would see a part of each batch only")
-        self.images, self.config, self.fabric = images, config, fabric
-        self.local = config.batch // fabric.world_size
-        self.streams = Streams(config.seed, STREAMS)
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(config.seed, "weights"))
-            G, D = make_networks(config, images.classes, images.reference)
-        dtype = torch.float64 if config.precision == "64-true" else torch.float32
-        for network in (G, D) if guide is None else (G, D, guide.teacher):
-            network.to(fabric.device, dtype).to(memory_format=torch.channels_last)
-        self.dtype = dtype
-
-        self.nets = Networks(cast(Any, G), cast(Any, D), guide, self._adam(G), self._adam(D))
-        self.ema = AveragedModel(G)
-        self.seen = 0
-        self.train = images.indices("train")
-        if len(self.train) < 2:
-            raise DataError(f"training needs at least two images of training patients, and there are {len(self.train)}")
-        self.by_class = [self.train[images.labels[self.train] == k] for k in range(len(images.classes))]
-        for name, members in zip(images.classes, self.by_class, strict=True):
-            if len(members) == 0:
-                raise DataError(f"class {name} has no image among the training patients")
-        self.cams: npt.NDArray[np.float16] | None = None
-
-    def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
-        betas = (self.config.beta1, self.config.beta2)
-        fused = self.fabric.device.type != "mps"
-        return torch.optim.Adam(network.parameters(), lr=self.config.rate, betas=betas, fused=fused)
-
-    def _add_lesion_critic(self) -> None:
-        """It starts as a copy of the discriminator, which knows lungs well by then; a fresh one would teach noise."""
-        critic = copy.deepcopy(self.nets.D)
-        self.nets = replace(self.nets, lesion_critic=critic, optimiser_c=self._adam(critic))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs."""
-        critic, optimiser_c = self.nets.lesion_critic, self.nets.optimiser_c
-        return {
-            "config": self.config.to_json(),
-            "data_hash": self.images.data_hash,
-            "seen": self.seen,
-            "G": self.nets.G.state_dict(),
-            "D": self.nets.D.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "optimiser_g": self.nets.optimiser_g.state_dict(),
-            "optimiser_d": self.nets.optimiser_d.state_dict(),
-            "lesion_critic": None if critic is None else critic.state_dict(),
-            "optimiser_c": None if optimiser_c is None else optimiser_c.state_dict(),
-            "streams": self.streams.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts everything back.
-
-        Raises:
-            CheckpointError: it belongs to other data or other networks.
-        """
-        if state.get("data_hash") != self.images.data_hash:
-            raise CheckpointError("the checkpoint was trained on other data (its data hash differs); start a new run")
-        if set(state.get("streams", ())) != set(STREAMS):
-            raise CheckpointError(
-                "the checkpoint is of a version of this package whose training differs; go on with that version, or "
-                "start a new run"
-            )
-        try:
-            self.nets.G.load_state_dict(state["G"])
-            self.nets.D.load_state_dict(state["D"])
-            self.ema.model.load_state_dict(state["ema"])
-            self.nets.optimiser_g.load_state_dict(state["optimiser_g"])
-            self.nets.optimiser_d.load_state_dict(state["optimiser_d"])
-            if state.get("lesion_critic") is not None:
-                self._add_lesion_critic()
-                assert self.nets.lesion_critic is not None
-                assert self.nets.optimiser_c is not None
-                self.nets.lesion_critic.load_state_dict(state["lesion_critic"])
-                self.nets.optimiser_c.load_state_dict(state["optimiser_c"])
-            for optimiser in self.nets.optimisers:
-                _lay_out(optimiser)
-        except (KeyError, RuntimeError, ValueError) as error:
-            was = state.get("config", {}).get("resolution")
-            raise CheckpointError(
-                f"the checkpoint (resolution {was}) does not fit these networks (resolution {self.config.resolution}): "
-                "it is of another size, or of another version of this package; go on with that, or start a new run"
-            ) from error
-        self.streams.load_state_dict(state["streams"])
-        self.seen = int(state["seen"])
-
-    def begin_from(self, start: Start) -> dict[str, Any]:
-        """Fills the networks with trained ones, grown; returns what settings.json says of it. Moments stay fresh."""
-        G, D = self.nets.G, self.nets.D
-        begun = begin_from(start, G, D, self.images, self.config)
-        if self.fabric.world_size > 1:  # processes start alike to the bit
-            for network in (G, D):
-                network.load_state_dict(self.fabric.broadcast(network.state_dict()))
-        self.ema.model.load_state_dict(G.state_dict())
-        return begun
-
-    def progress(self) -> float:
-        """Share of the run that is done, 0..1."""
-        return min(1.0, self.seen / (1000.0 * self.config.kimg))
-
-    def gamma(self) -> float:
-        """Weight of the penalties at this point of the run, falling geometrically."""
-        first, last = self.config.gamma, self.config.gamma_end
-        return first * (last / first) ** self.progress() if min(first, last) > 0 else 0.0
-
-    def draw(self, step: int) -> Batch:
-        """The inputs of a step.
-
-        Every process draws the whole batch and keeps its share, so that two processes with half the batch each see what
-        one would.
-        """
-        config, device = self.config, self.fabric.device
-        n, mine = config.batch, slice(self.fabric.global_rank * self.local, (self.fabric.global_rank + 1) * self.local)
-        g = self.streams["data"]
-        if config.classes == "uniform":
-            u = torch.rand(n, 2, generator=g).numpy()
-            label = np.minimum((u[:, 0] * len(self.by_class)).astype(int), len(self.by_class) - 1)
-            members = [self.by_class[k] for k in label]
-            chosen = np.array([m[min(int(v * len(m)), len(m) - 1)] for m, v in zip(members, u[:, 1], strict=True)])
-        else:
-            chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
-        styling = torch.rand(n, 4, generator=self.streams["styles"])
-        ripe = self.progress() >= config.free_after
-        # As many in each group of 8 images, so that every process has as many for the lesion critic
-        most = min(n, GROUP) * (config.free_share if ripe else 0.0)
-        free = torch.arange(n) % GROUP < (most + styling[0, 0]).floor()
-        if self.images.reference is not None:
-            # As they come, so few free pairs would be NORMAL in a disease's style that the base kept the disease.
-            healthy = self.by_class[self.images.reference]
-            as_healthy = (free & (styling[:, 2] < 0.5)).numpy()
-            chosen = np.where(
-                as_healthy, healthy[(styling[:, 3] * len(healthy)).long().clamp(max=len(healthy) - 1)], chosen
-            )
-        chosen, styling, free = chosen[mine], styling[mine], free[mine]
-        real, labels = self.images.batch(chosen)
-        K = len(self.images.classes)
-        maps = (
-            torch.zeros(self.local, K, 1, 1)
-            if self.cams is None
-            else torch.from_numpy(self.cams[chosen].astype(np.float32))
-        )
-        z = torch.randn(n, config.z_dim, generator=self.streams["latents"])[mine]
-        share = config.steer_share if self.cams is not None else 0.0
-        steering = torch.rand(n, 2, generator=self.streams["steering"])[mine]
-        ellipses = draw_ellipses(n, self.streams["steering"])[mine]
-        styles = torch.where(free, (styling[:, 1] * K).long().clamp(max=K - 1), labels)
-        ramp = min(1.0, 2 * self.progress())
-        draws = [draw_augmentation(n, config.augment * ramp, self.streams[f"augment-{x}"]) for x in ("real", "fake")]
-        draws = [d.part(mine.start, mine.stop).to(device) for d in draws]
-        move = self.fabric.to_device
-        return Batch(
-            real=move(real.to(self.dtype)),
-            labels=move(labels),
-            cams=move(maps.to(self.dtype)),
-            z=move(z.to(self.dtype)),
-            styles=move(styles),
-            free=move(free),
-            steered=move(steering[:, 0] < share),
-            drawn=move(steering[:, 1] < (config.steer_drawn if ripe else 0.0)),
-            ellipses=move(ellipses.to(self.dtype)),
-            augment_real=draws[0],
-            augment_fake=draws[1],
-            gamma=self.gamma() if step % config.penalty_every == 0 else 0.0,
-            detail=config.detail_weight if self.progress() >= config.detail_after else 0.0,
-        )
-
-    def step(self, check: Callable[[Terms], None]) -> Terms:
-        """Draws a batch and updates everything once."""
-        config = self.config
-        rate = config.rate_end + (config.rate - config.rate_end) * 0.5 * (1 + math.cos(math.pi * self.progress()))
-        batch = self.draw(self.seen // config.batch)
-        if self.nets.lesion_critic is None and bool(batch.free.any()):
-            self._add_lesion_critic()
-        for optimiser in self.nets.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-        if config.method == "dcgan":
-            terms = dcgan_step(self.nets, batch, config, check=check, average_gradients=self._average)
-        else:
-            terms = adversarial_step(
-                self.nets, batch, config, autocast=self.fabric.autocast, check=check, average_gradients=self._average
-            )
-        self.seen += config.batch
-        self.ema.update(self.nets.G, config.batch, min(1000 * config.ema_kimg, config.ema_share * self.seen))
-        return terms
-
-    def _average(self, network: nn.Module) -> None:
-        if self.fabric.world_size == 1:
-            return
-        grads = [p.grad for p in network.parameters() if p.grad is not None]
-        flat = self.fabric.all_reduce(torch.cat([g.flatten() for g in grads]), reduce_op="mean")
-        assert isinstance(flat, Tensor)
-        for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
-            g.copy_(part.view_as(g))
-
-    @torch.no_grad()
-    def sample(self, per_class: int, seed: int = 0, batch: int = 64) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
-        """Images and M (N, 1, H, W), and labels, of the averaged generator, from fixed latents, class by class."""
-        K = len(self.images.classes)
-        z = torch.randn(per_class, self.config.z_dim, generator=generator(seed, "samples")).repeat(K, 1)
-        labels = torch.arange(K).repeat_interleave(per_class)
-        made, maps = [], []
-        for i in range(0, len(z), batch):
-            with self.fabric.autocast():
-                x, attention = self.ema.model(
-                    z[i : i + batch].to(self.fabric.device, self.dtype), labels[i : i + batch].to(self.fabric.device)
-                )
-            made.append(x.float().cpu())
-            maps.append(attention[-1].float().cpu())
-        return torch.cat(made), torch.cat(maps), labels.numpy()
-
-
 def calibrate(images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric, steps: int = 12) -> float:
     """Images per second of a throw-away copy of the run, penalties included."""
     trial = Run(images, config, guide, fabric)
@@ -310,15 +73,6 @@ def _attach_cams(run: Run, guide: Guide | None, cache_dir: Path | None) -> None:
     # The baseline asks its teacher in every step instead.
     if guide is not None and run.config.method == "expressive" and (run.config.guided or run.config.cam_weight_d > 0):
         run.cams = real_cams(guide, run.images, cache_dir)
-
-
-def _lay_out(optimiser: torch.optim.Optimizer) -> None:
-    """Gives every moment the memory layout of its parameter: fused Adam pairs them by their place in memory, and a
-    checkpoint is contiguous where parameters are channels_last."""
-    for parameter, moments in optimiser.state.items():
-        for name, value in moments.items():
-            if value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @contextmanager
