@@ -49,8 +49,10 @@ def randomise(network: torch.nn.Module, seed: int = 0, std: float = 0.3) -> None
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in network.named_parameters():
-            if name.startswith("grain."):  # a tenth: images of this network shall still be told apart
-                p.add_((0.03 if p.ndim == 4 else 0.003) * torch.randn(p.shape, generator=g))
+            if name.endswith("modulate.weight"):  # apart, so that all else is as without it
+                p.add_(0.003 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
+            elif name.startswith("grain."):  # a tenth: images of this network shall still be told apart
+                p.add_(0.03 * torch.randn(p.shape, generator=g))
             else:
                 p.add_(std / max(1, p[0].numel()) ** 0.5 * torch.randn(p.shape, generator=g) if p.ndim > 1
                        else 0.1 * torch.randn(p.shape, generator=g))  # fmt: skip

@@ -62,7 +62,7 @@ def test_unguided_is_ours_without_guidance() -> None:
     ours, plain = preset("cpu-64").config, preset("unguided").config
     changed = {name: value for name, value in plain.to_json().items() if value != ours.to_json()[name]}
     assert set(changed.values()) == {0}
-    kept = {"class_weight", "diversity_weight"}  # neither asks a teacher, nor looks at M
+    kept = {"class_weight", "diversity_weight", "detail_weight"}  # neither asks a teacher, nor looks at M
     guiding = {
         n for n, v in ours.to_json().items() if v and ("_weight" in n or n.startswith(("steer_", "free_")))
     } - kept

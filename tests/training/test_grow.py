@@ -173,6 +173,12 @@ def test_a_finest_level_that_would_narrow_is_refused_with_the_width_that_fits(tm
     check_start(open_start(tmp_path), tiny_config(resolution=64, width=32, min_width=8))
 
 
+def test_a_generator_whose_grain_is_alike_is_a_start(tmp_path: Path) -> None:
+    save_model(tiny_generator(style_dim=128, grain_by_style=False), tmp_path / "generator", "")
+    G, _ = grown(open_start(tmp_path), phantom_set(30, 32), steps=2)
+    assert not any(p.any() for name, p in G.named_parameters() if "modulate" in name)
+
+
 def test_a_baseline_or_nothing_is_no_start(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         open_start(tmp_path / "nothing")

@@ -69,21 +69,21 @@ class Grain(nn.Module):
         z_dim: length of the latent.
         side: height and width of the level.
         channels: of the level.
-        style: length of the style vector.
+        style: length of the style vector, or None where all images get as much.
     """
 
     rows: Tensor
     columns: Tensor
     turn: Tensor
 
-    def __init__(self, z_dim: int, side: int, channels: int, style: int) -> None:
+    def __init__(self, z_dim: int, side: int, channels: int, style: int | None) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(side)  # saved with the weights, all the same
         for name in ("rows", "columns"):
             self.register_buffer(name, 1.6 * torch.randn(8 * side, z_dim, generator=g))
         self.register_buffer("turn", 2 * math.pi * torch.rand(side, side, generator=g))
         self.gain = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.modulate = Dense(style, channels, bias=False, gain=0.0)
+        self.modulate = None if style is None else Dense(style, channels, bias=False, gain=0.0)
 
     def noise(self, z: Tensor) -> Tensor:
         """(B, z_dim) → (B, 1, side, side) of mean 0 and variance 1; the length of z does not matter."""
@@ -93,11 +93,11 @@ class Grain(nn.Module):
             return (math.sqrt(2) * torch.cos(rows @ columns.mT + self.turn)).unsqueeze(1)
 
     def forward(self, x: Tensor, noise: Tensor, style: Tensor) -> Tensor:
-        gain = (self.gain + self.modulate(style)[:, :, None, None]).to(x.dtype)
+        gain = self.gain if self.modulate is None else self.gain + self.modulate(style)[:, :, None, None]
         noise = noise.to(x.dtype)
         if x.dtype == torch.bfloat16:  # there, PyTorch is six times slower on CPUs where it has to repeat the noise
             noise = noise.expand_as(x).contiguous(memory_format=torch.channels_last)
-        return torch.addcmul(x, noise, gain)
+        return torch.addcmul(x, noise, gain.to(x.dtype))
 
 
 def interior(size: int, frame: float) -> Tensor:
@@ -125,6 +125,7 @@ class GeneratorWithCAMGuidance(
         min_width: floor of the channels at the finest levels.
         frame: width of the frame, as a share of the side, where M is 0, hard: letters, collimation and cropping tell
             the label, and no disease stands there.
+        grain_by_style: whether some images are grainier than others.
 
     Raises:
         InputError: an unsupported resolution, size or class.
@@ -149,6 +150,7 @@ class GeneratorWithCAMGuidance(
         min_width: int = 16,
         style_dim: int = 128,
         frame: float = 0.1,
+        grain_by_style: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= frame < 0.5:
@@ -176,9 +178,8 @@ class GeneratorWithCAMGuidance(
         self.base_ups = nn.ModuleList(_narrow(widths[n - 1], widths[n]) for n in range(1, doublings + 1))
         self.base_blocks = nn.ModuleList(ModulatedBlock(w, style_dim) for w in widths)
         self.base_out = Conv(widths[-1], 1, gain=0.5)
-        self.grain = nn.ModuleList(
-            Grain(z_dim, start * 2**n, widths[n], style_dim) for n in range(GRAINLESS, doublings + 1)
-        )
+        told = style_dim if grain_by_style else None
+        self.grain = nn.ModuleList(Grain(z_dim, start * 2**n, widths[n], told) for n in range(GRAINLESS, doublings + 1))
 
         # The lesion stream starts one doubling above the stem, since a 4x4 map says nothing about where, and ends one
         # below the image: its maps are smooth at the scale of two pixels, and the finest level is the dearest.

@@ -69,7 +69,7 @@ def open_generator(path: str | Path) -> GeneratorWithCAMGuidance | DCGANGenerato
     method = read_json(folder / "expressivegan.json").get("config", {}).get("method", "expressive")
     if method == "dcgan":
         return open_model(DCGANGenerator, folder).eval().requires_grad_(False)
-    return open_model(GeneratorWithCAMGuidance, folder, frame=0.0).eval().requires_grad_(False)
+    return open_model(GeneratorWithCAMGuidance, folder, frame=0.0, grain_by_style=False).eval().requires_grad_(False)
 
 
 def latent(seed: int, index: int, z_dim: int) -> Tensor:

@@ -193,7 +193,8 @@ def _fresh(config: TrainConfig, side: int, start: Start) -> tuple[Any, Any]:
 
 
 def _shape(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    state = network.state_dict().items()
+    return {name: tuple(value.shape) for name, value in state if "modulate" not in name}  # older ones begin without
 
 
 def _shapes(config: TrainConfig, side: int, start: Start) -> list[dict[str, tuple[int, ...]]]:
