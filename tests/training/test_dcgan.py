@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from expressivegan.checkpoint import state_hash
 from expressivegan.config import TrainConfig, preset
 from expressivegan.data import ImageSet
 from expressivegan.devices import make_fabric
@@ -59,6 +60,19 @@ def test_a_step_has_the_originals_terms(phantoms: ImageSet) -> None:
     assert all(torch.equal(v, before[k]) for k, v in guide.teacher.state_dict().items())
     alone = Run(phantoms, baseline(cam_weight_d=0.0, cam_weight_g=0.0), guide, make_fabric("cpu", "32-true"))
     assert set(alone.step(lambda terms: None)) == {"d_adversarial", "g_adversarial"}
+
+
+def test_augmentation_reaches_both_steps(phantoms: ImageSet) -> None:
+    def states(augment: float) -> tuple[str, str]:
+        run = Run(phantoms, baseline(augment=augment), None, make_fabric("cpu", "32-true"))
+        run.seen = 8  # from halfway on all of the share is augmented
+        run.step(lambda terms: None)
+        return state_hash(run.nets.D), state_hash(run.nets.G)
+
+    plain, augmented = states(0.0), states(1.0)
+    assert plain == states(0.0)
+    assert plain[0] != augmented[0]
+    assert plain[1] != augmented[1]
 
 
 def test_it_trains_resumes_and_generates(phantoms: ImageSet, tmp_path: Path) -> None:
