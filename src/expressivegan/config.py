@@ -90,9 +90,9 @@ class TrainConfig:
     """Channels at the coarsest levels of both networks."""
     min_width: int = 16
     """Fewest channels, at the finest levels."""
-    batch: int = 32
-    """Images in a step, over all processes."""
-    kimg: float = 300.0
+    batch: int = 16
+    """Images in a step, over all processes. 16 learn more from as many images than 32 or 8 do (docs/recipe.md)."""
+    kimg: float = 240.0
     """Length of training in thousands of images."""
     rate: float = 2e-4
     """Adam's learning rate at the start."""
@@ -137,14 +137,15 @@ class TrainConfig:
     steer_weight: float = 0.3
     """A steered M fills the map that it was given."""
     steer_share: float = 0.5
-    """Share of images whose M is bounded by a given map."""
+    """Share of the free pairs whose M is bounded by a given map. Not of natural pairs: a region shows less disease than
+    real images do, and unsteered ones would make up for it (docs/recipe.md)."""
     steer_drawn: float = 0.15
     """Share of the given maps that are ellipses in the lungs; the others are the teacher's maps of real images."""
     free_share: float = 0.25
     """Share of images whose style is drawn apart from the label; a critic of its own judges their lungs alone. It makes
     the maps act, and costs some fidelity (docs/training.md)."""
     free_after: float = 0.8
-    """Share of the run after which that begins, and ellipses with it: before, it costs anatomies."""
+    """Share of the run after which that begins, and steering with it: before, it costs anatomies."""
     augment: float = 0.15
     """Share of images that are augmented before the discriminator, reached halfway; 0 turns it off."""
     sample_every: float = 10.0
@@ -226,7 +227,7 @@ PRESETS: dict[str, Preset] = {
     # in four times the pixels is a quarter, so gamma grows; maps act already, so free pairs begin earlier; an average
     # over more than a few steps, since the start is worth keeping (docs/growing.md).
     "grow-128": Preset(
-        replace(_CPU_64, resolution=128, kimg=100.0, gamma=8.0, gamma_end=2.0, ema_share=0.2, free_after=0.5,
+        replace(_CPU_64, resolution=128, batch=32, kimg=100.0, gamma=8.0, gamma_end=2.0, ema_share=0.2, free_after=0.5,
                 detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
         "128 px, 37 minutes of one CPU core, with --init from a 64 px run",
     ),
@@ -255,7 +256,7 @@ PRESETS: dict[str, Preset] = {
         "cpu-64 without guidance, for comparison; with --teacher none; its maps mean nothing",
     ),
     "dcgan": Preset(
-        replace(_CPU_64, method="dcgan", beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
+        replace(_CPU_64, method="dcgan", batch=32, beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
                 cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0,
                 detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0,
                 steer_drawn=0.0, free_share=0.0, free_after=0.0, precision="32-true"),

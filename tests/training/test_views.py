@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -142,29 +143,31 @@ def test_half_of_the_free_pairs_are_healthy_in_any_style(phantoms: ImageSet) -> 
     assert float((styles[healthy] == 1).float().mean()) == pytest.approx(1 / 3, abs=0.06)
 
 
-def test_free_pairs_and_ellipses_begin_late(phantoms: ImageSet) -> None:
-    config = tiny_config(kimg=1.0, free_share=1.0, free_after=0.5, steer_share=1.0, steer_drawn=1.0)
+def test_free_pairs_begin_late_and_they_alone_are_steered(phantoms: ImageSet) -> None:
+    config = tiny_config(kimg=1.0, batch=64, free_share=0.5, free_after=0.5, steer_share=0.5)
     run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+    run.cams = np.ones((len(phantoms), 3, 2, 2), np.float16)
     early = run.draw(0)
     run.seen = 500
-    late = run.draw(0)
+    late = [run.draw(step) for step in range(8)]
     assert not early.free.any()
-    assert not early.drawn.any()
-    assert late.free.all()
-    assert late.drawn.all()
+    assert not early.steered.any()
+    free, steered = (torch.cat([getattr(batch, name) for batch in late]) for name in ("free", "steered"))
+    assert free.float().mean() == 0.5
+    assert not (steered & ~free).any()
+    assert float(steered[free].float().mean()) == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_base_learns_nothing_from_a_disease_in_an_ellipse(phantoms: ImageSet) -> None:
-    """The critic would draw the base's picture towards the disease that the ellipse leaves no room for."""
-    config = tiny_config(
-        steer_drawn=1.0, diversity_weight=0.0, detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0
-    )
-    for drawn in (True, False):
+def test_the_base_learns_nothing_from_a_disease_in_another_style(phantoms: ImageSet) -> None:
+    """The critic would draw the base's picture towards the disease."""
+    config = tiny_config(diversity_weight=0.0, detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0)
+    for free in (True, False):
         run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+        run._add_lesion_critic()
         batch = run.draw(0)
         every = torch.ones_like(batch.free)
         ill = torch.ones_like(batch.labels)
-        batch = replace(batch, steered=every, drawn=every & drawn, labels=ill, styles=ill)
+        batch = replace(batch, free=every & free, labels=ill, styles=ill)
         before = run.nets.G.base_out.weight.clone()
         _terms(run, batch)
-        assert torch.equal(run.nets.G.base_out.weight, before) == drawn
+        assert torch.equal(run.nets.G.base_out.weight, before) == free

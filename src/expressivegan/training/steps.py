@@ -41,7 +41,7 @@ class Batch:
         z: (B, z_dim).
         styles: (B,), of made images: the label, or where `free`, a class drawn apart from it.
         free: (B,) bool, pairs of which the lesion critic sees the lungs, and the discriminator nothing.
-        steered: (B,) bool, whose M is bounded by the map of the real image of the same label.
+        steered: (B,) bool, those free pairs whose M is bounded by the map of the real image of the same label.
         drawn: (B,) bool, whose M, if steered, is bounded by an ellipse instead.
         ellipses: (B, 4), relative centre and radii (x, y, x, y).
         augment_real, augment_fake: draws.
@@ -181,12 +181,10 @@ def _generator_loss(
         half = (batch.labels[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
         terms |= _guidance(nets.guide, *half, config)
     image = parts.image
-    if config.free_share > 0 or config.steer_drawn > 0:
-        # Of free pairs with a disease, and of diseases in a small region, the base's picture does not learn: the critic
-        # would draw it towards the disease, too. What the lesion reads of the base's features still does; so it was
-        # measured.
-        apart = batch.free | (batch.steered & batch.drawn)
-        fixed = (apart & nets.G.class_set.has_lesion(batch.labels))[:, None, None, None]
+    if config.free_share > 0:
+        # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease,
+        # too. What the lesion reads of the base's features still does; so it was measured.
+        fixed = (batch.free & nets.G.class_set.has_lesion(batch.labels))[:, None, None, None]
         image = torch.where(fixed, torch.tanh(parts.base.detach() + parts.mask * parts.delta), image)
     fake = _shown(image, batch.free, batch.augment_fake)
 
