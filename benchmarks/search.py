@@ -46,7 +46,7 @@ from expressivegan.evaluation.cases import Yardstick
 from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
-from expressivegan.training.guidance import fold_norms, real_cams
+from expressivegan.training.guidance import fold_norms
 from expressivegan.training.run import Run
 
 RESOLUTION = 64
@@ -81,12 +81,11 @@ def guide_of(config: TrainConfig, guide: Guide) -> Guide | None:
 
 def measure_speeds(images: ImageSet, configs: Mapping[str, TrainConfig], guide: Guide, rounds: int) -> dict[str, float]:
     """Images per second of processor time, in turns, so that what disturbs one arm disturbs all."""
-    maps = real_cams(guide, images, cache_root() / "cams")
     runs = {}
     for name, config in configs.items():
         found = guide_of(config, guide)
         runs[name] = Run(images, config, found, make_fabric("cpu", config.precision))
-        runs[name].cams = None if found is None else maps
+        runs[name].look_at_real(cache_root() / "cams")
         runs[name].seen = 1000 * int(config.kimg)  # all parts of the step at work
     rates: dict[str, list[float]] = {name: [] for name in runs}
     with progress_bar("speeds") as bar:

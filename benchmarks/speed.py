@@ -33,7 +33,7 @@ from expressivegan.devices import Precision, make_fabric
 from expressivegan.synthesis import generate
 from expressivegan.training import Guide
 from expressivegan.training.build import make_networks
-from expressivegan.training.guidance import fold_norms, real_cams
+from expressivegan.training.guidance import fold_norms
 from expressivegan.training.run import Run
 from expressivegan.training.steps import Batch
 
@@ -118,8 +118,7 @@ def make_arm(
     guide = Guide(teacher, images.classes, images.reference)
     run = TimedRun(images, config, guide, make_fabric(device, config.precision))
     run.uncached = uncached
-    if config.method == "expressive":
-        run.cams = real_cams(guide, images)
+    run.look_at_real(None)
     return Arm(run, sum(p.numel() for n in (run.nets.G, run.nets.D) for p in n.parameters()))
 
 

@@ -120,8 +120,10 @@ class TrainConfig:
     """The discriminator's class maps match the teacher's, on real images only."""
     cam_weight_g: float = 0.3
     """The teacher's map of a made image matches the generator's M, and the other way round."""
+    logit_weight: float = 0.1
+    """The teacher's logits of made images are distributed as those of real ones of their class (an energy distance)."""
     flip_weight: float = 0.05
-    """The teacher sees the disease in the image and does not see it in its base (a hinge on the logits)."""
+    """The teacher sees no disease in the base of a diseased image (a hinge on the logits)."""
     diversity_weight: float = 1.0
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
     detail_weight: float = 0.1
@@ -186,7 +188,7 @@ class TrainConfig:
     @property
     def guided(self) -> bool:
         """Whether the teacher is asked about made images at all."""
-        return self.cam_weight_g > 0 or self.flip_weight > 0
+        return self.cam_weight_g > 0 or self.flip_weight > 0 or self.logit_weight > 0
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
@@ -203,7 +205,8 @@ class TrainConfig:
         if unknown:
             raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
         # Runs of earlier versions had penalties that did not fall, and no say about detail
-        earlier = {"gamma_end": found["gamma"], "detail_weight": 0.0} if "gamma" in found else {}
+        off = {"detail_weight": 0.0, "logit_weight": 0.0}
+        earlier = {"gamma_end": found["gamma"]} | off if "gamma" in found else {}
         return cls(**(earlier | found))
 
 
@@ -251,15 +254,15 @@ PRESETS: dict[str, Preset] = {
     # The lesion stream, 6% of the parameters, is plain capacity then: nothing costs or asks for M; it is 0 for the
     # reference class and in the frame, as in every generator of ours.
     "unguided": Preset(
-        replace(_CPU_64, cam_weight_d=0.0, cam_weight_g=0.0, flip_weight=0.0, area_weight=0.0, delta_weight=0.0,
-                steer_weight=0.0, steer_share=0.0, steer_drawn=0.0, free_share=0.0, free_after=0.0),
+        replace(_CPU_64, cam_weight_d=0.0, cam_weight_g=0.0, logit_weight=0.0, flip_weight=0.0, area_weight=0.0,
+                delta_weight=0.0, steer_weight=0.0, steer_share=0.0, steer_drawn=0.0, free_share=0.0, free_after=0.0),
         "cpu-64 without guidance, for comparison; with --teacher none; its maps mean nothing",
     ),
     "dcgan": Preset(
         replace(_CPU_64, method="dcgan", batch=32, beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
-                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, flip_weight=0.0, diversity_weight=0.0,
-                detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0, steer_share=0.0,
-                steer_drawn=0.0, free_share=0.0, free_after=0.0, precision="32-true"),
+                cam_weight_d=1.0, cam_weight_g=1.0, class_weight=0.0, logit_weight=0.0, flip_weight=0.0,
+                diversity_weight=0.0, detail_weight=0.0, area_weight=0.0, delta_weight=0.0, steer_weight=0.0,
+                steer_share=0.0, steer_drawn=0.0, free_share=0.0, free_after=0.0, precision="32-true"),
         "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
     ),
 }  # fmt: skip

@@ -24,7 +24,7 @@ from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuida
 from expressivegan.synthesis import open_generator, write_images
 from expressivegan.training import Guide, RunDirectory, train
 from expressivegan.training.curves import draw_curves
-from expressivegan.training.guidance import real_cams
+from expressivegan.training.guidance import Told, look_at_real
 from expressivegan.training.run import Run
 from tiny import enlarged, phantom_set, tiny_config, tiny_teacher
 
@@ -124,7 +124,7 @@ def test_a_run_explains_itself(phantoms: ImageSet, guide: Guide, tmp_path: Path)
 def test_both_networks_learn_and_the_teacher_does_not(phantoms: ImageSet, guide: Guide) -> None:
     teacher = state_hash(guide.teacher)
     run = Run(phantoms, tiny_config(), guide, make_fabric("cpu", "32-true"))
-    run.cams = real_cams(guide, phantoms)
+    run.look_at_real(None)
     before = {k: v.clone() for k, v in run.state_dict()["G"].items()}, state_hash(run.nets.D), state_hash(run.ema.model)
     for _ in range(3):
         run.step(lambda terms: None)
@@ -177,6 +177,7 @@ WEIGHTS = {
     "class_weight": {"d_class"},
     "cam_weight_d": {"d_cam"},
     "cam_weight_g": {"g_cam"},
+    "logit_weight": {"g_logits"},
     "flip_weight": {"g_flip"},
     "area_weight": {"g_area"},
     "delta_weight": {"g_delta"},
@@ -195,8 +196,7 @@ def terms_of(images: ImageSet, guide: Guide | None, **changes: float) -> set[str
         guide,
         make_fabric("cpu", "32-true"),
     )
-    if guide is not None:
-        run.cams = real_cams(guide, images)
+    run.look_at_real(None)
     return set(run.step(lambda terms: None))
 
 
@@ -220,7 +220,7 @@ def test_all_terms_off(phantoms: ImageSet, guide: Guide) -> None:
 
 
 def test_without_a_teacher(phantoms: ImageSet, tmp_path: Path) -> None:
-    guided = {"d_cam", "g_cam", "g_flip"}
+    guided = {"d_cam", "g_cam", "g_logits", "g_flip"}
     assert not terms_of(phantoms, None) & guided
     assert go(phantoms, tiny_config(), tmp_path / "run", None).images == 12
 
@@ -229,8 +229,10 @@ def test_without_a_teacher(phantoms: ImageSet, tmp_path: Path) -> None:
 def test_a_set_without_a_reference(phantoms: ImageSet) -> None:
     teacher = tiny_teacher(reference=None)
     run = Run(phantoms, tiny_config(), Guide(teacher, phantoms.classes, None), make_fabric("cpu", "32-true"))
-    run.cams = real_cams(run.nets.guide, phantoms)  # type: ignore[arg-type]
-    assert "g_cam" in run.step(lambda terms: None)
+    run.look_at_real(None)
+    terms = run.step(lambda terms: None)
+    assert {"g_cam", "g_logits"} <= set(terms)
+    assert "g_flip" not in terms
 
 
 def test_a_teacher_of_other_classes(phantoms: ImageSet) -> None:
@@ -239,30 +241,37 @@ def test_a_teacher_of_other_classes(phantoms: ImageSet) -> None:
     findings = tiny_teacher(classes=("Edema", "Mass"), reference=None, multi_label=True)
     merged = Guide(findings, phantoms.classes, 0)
     run = Run(phantoms, tiny_config(flip_weight=0.1), merged, make_fabric("cpu", "32-true"))
-    run.cams = real_cams(merged, phantoms)
+    run.look_at_real(None)
+    assert run.cams is not None
     assert not run.cams[:, 0].any()
     assert np.array_equal(run.cams[:, 1], run.cams[:, 2])
     terms = run.step(lambda terms: None)
     assert "g_cam" in terms
-    assert "g_flip" not in terms
+    assert not {"g_logits", "g_flip"} & set(terms)
 
 
-def test_maps_of_real_images_are_computed_once(
+def test_what_the_teacher_says_of_real_images_is_asked_once(
     phantoms: ImageSet, guide: Guide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = real_cams(guide, phantoms, tmp_path)
-    assert first.shape[:2] == (120, 3)
+    def same(one: Told, other: Told) -> bool:
+        return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+    first = look_at_real(guide, phantoms, tmp_path)
+    assert first.cams.shape[:2] == first.logits.shape == (120, 3)
     x, _ = phantoms.batch([5])
-    assert np.allclose(first[5], guide(x)[0].detach()[0].numpy(), atol=5e-3)
-    path = next(tmp_path.iterdir())
+    maps, logits = guide(x)
+    assert np.allclose(first.cams[5], maps.detach()[0].numpy(), atol=5e-3)
+    assert logits is not None
+    assert np.allclose(first.logits[5], logits.detach()[0].numpy(), atol=1e-5)
+    paths = sorted(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(Guide, "__call__", lambda *_: pytest.fail("computed again"))
-        assert np.array_equal(real_cams(guide, phantoms, tmp_path), first)
-    other = Guide(tiny_teacher(1), phantoms.classes, 0)
-    assert not np.array_equal(real_cams(other, phantoms, tmp_path), first)
-    path.write_bytes(path.read_bytes()[:1000])  # a damaged cache is made anew
-    assert np.array_equal(real_cams(guide, phantoms, tmp_path), first)
-    assert len(list(tmp_path.iterdir())) == 2
+        patch.setattr(Guide, "__call__", lambda *_: pytest.fail("asked again"))
+        assert same(look_at_real(guide, phantoms, tmp_path), first)
+    assert not same(look_at_real(Guide(tiny_teacher(1), phantoms.classes, 0), phantoms, tmp_path), first)
+    for path in paths:  # a damaged cache is made anew
+        path.write_bytes(path.read_bytes()[:300])
+        assert same(look_at_real(guide, phantoms, tmp_path), first)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 # --- every resolution -------------------------------------------------------------------------------------------------

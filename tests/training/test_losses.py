@@ -7,12 +7,15 @@ import torch
 
 from expressivegan.training.losses import (
     area_cost,
+    base_hinge,
     censored_match,
-    flip_hinge,
+    class_logits,
     gradient_penalty,
     hidden_change,
+    logit_energy,
     lost_diversity,
     map_match,
+    referenced,
     relativistic,
     wrong_detail,
 )
@@ -116,18 +119,43 @@ def test_map_match_pools_m_to_the_teachers_grid() -> None:
     assert gradient[0, 0, 0].item() == pytest.approx(0.05 / 4)
 
 
-def test_flip_hinge_by_hand() -> None:
+def test_base_hinge_by_hand() -> None:
     labels = torch.tensor([0, 1, 2])
-    image = torch.tensor([[0.0, 9.0, 9.0], [0.0, 0.25, 0.0], [1.0, 0.0, 5.0]])
-    base = torch.tensor([[3.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
-    # shown: NORMAL has nothing to show; BACTERIA lacks 0.75 of the margin; VIRUS has 4
-    # hidden: 1 + (1 - 3) < 0; 1 + 0; 1 + 2
-    assert flip_hinge(image, base, labels, 0).item() == pytest.approx((0 + 0.75 + 0 + 0 + 1 + 3) / 3)
-    sure = torch.tensor([[10.0, 0.0, 0.0]]).expand(3, -1)
-    told = torch.eye(3) * 10
-    assert flip_hinge(told, sure, labels, 0).item() == 0
-    moved = flip_hinge(image[:, [1, 0, 2]], base[:, [1, 0, 2]], torch.tensor([1, 0, 2]), 1)  # another reference
-    assert moved.item() == pytest.approx(4.75 / 3)
+    base = torch.tensor([[3.0, 9.0, 1.0], [0.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
+    # NORMAL's base is its image, and is charged as that; then 1 + 0 and 1 + 2
+    assert base_hinge(base, labels, 0).item() == pytest.approx((0 + 1 + 3) / 3)
+    assert base_hinge(torch.tensor([[10.0, 0.0, 0.0]]).expand(3, -1), labels, 0).item() == 0
+    moved = base_hinge(base[:, [1, 0, 2]], torch.tensor([1, 0, 2]), 1)  # another reference
+    assert moved.item() == pytest.approx(4 / 3)
+
+
+def test_logit_energy_by_hand() -> None:
+    told = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 5.0], [9.0, 12.0]])  # less the first: 0, 2; 0, 3
+    real = class_logits(told, torch.tensor([0, 0, 1, 1]), 0)
+    assert real.spread.tolist() == [2.0, 3.0]
+    made, labels = torch.tensor([[0.0, 1.0], [0.0, 4.0], [0.0, 7.0]]), torch.tensor([0, 0, 1])
+    # of class 0: 1 is 1 from the real ones on average, 4 is 3, and they are 3 apart; class 1 has no pair
+    kinds = torch.zeros(3, dtype=torch.bool)
+    assert logit_energy(made, labels, kinds, real, 4).item() == pytest.approx(1 + 3 - 3 - 2, abs=1e-4)
+    assert logit_energy(made[[0, 2, 1]], labels[[0, 2, 1]], kinds, real, 2).item() == 0  # no pair in any group
+    assert logit_energy(made, labels, torch.tensor([True, False, False]), real, 4).item() == 0  # nor of any kind
+    shifted = class_logits(told + torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0, 0, 1, 1]), 0)
+    assert torch.equal(shifted.logits, real.logits)  # softmax ignores a number that is added to all
+
+
+def test_logit_energy_is_least_where_the_distributions_agree() -> None:
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(2000)
+
+    def drawn(spread: float) -> torch.Tensor:
+        clean = torch.nn.functional.one_hot(labels, 3) * 2.0
+        return referenced(clean + spread * torch.randn(6000, 3, generator=g), 0)
+
+    real = class_logits(drawn(1.0), labels, 0)
+    kinds = torch.zeros_like(labels)
+    same, clearer = (logit_energy(drawn(spread), labels, kinds, real, 8) for spread in (1.0, 0.3))
+    assert same.item() == pytest.approx(0, abs=0.03)
+    assert clearer.item() > 0.1  # images of which the teacher is too sure are charged, too
 
 
 def test_lost_diversity() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,16 +50,26 @@ class Guide:
         return merged, None
 
 
-def real_cams(
-    guide: Guide, images: ImageSet, cache_dir: Path | None = None, batch: int = 128
-) -> npt.NDArray[np.float16]:
-    """The teacher's maps of every image, (N, K, h, w), signed, memory-mapped.
+class Told(NamedTuple):
+    """What the teacher says of every real image.
 
-    CAMs of real images never change: they are kept under a key of teacher, merge, data and resolution.
+    Attributes:
+        cams: (N, K, h, w), signed, memory-mapped where it comes from a cache.
+        logits: (N, K), or (N, 0) of a teacher that does not know the set's classes.
+    """
+
+    cams: npt.NDArray[np.float16]
+    logits: npt.NDArray[np.float32]
+
+
+def look_at_real(guide: Guide, images: ImageSet, cache_dir: Path | None = None, batch: int = 128) -> Told:
+    """The teacher's maps and logits of every image.
+
+    Those of *real* images never change: they are kept under a key of teacher, merge, data and resolution.
     """
     key = "-".join(
         (
-            "cams",
+            "told",
             state_hash(guide.teacher)[:16],
             guide.teacher.meth,
             images.data_hash[:16],
@@ -66,26 +77,29 @@ def real_cams(
             images.fit,
         )
     )
-    path = None if cache_dir is None else cache_dir / f"{key}.npy"
-    if path is not None and path.exists():
+    paths = () if cache_dir is None else tuple(cache_dir / f"{key}-{name}.npy" for name in Told._fields)
+    if paths and all(path.exists() for path in paths):
         try:
-            found: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")
-            if len(found) == len(images) and found.shape[1] == guide.classes:
+            found = Told(*(np.load(path, mmap_mode="r") for path in paths))
+            if len(found.cams) == len(found.logits) == len(images) and found.cams.shape[1] == guide.classes:
                 return found
         except (OSError, ValueError, EOFError):
             pass  # a damaged cache is made anew
     like = next(guide.teacher.parameters())
-    parts = []
+    cams, logits = [], []
     with torch.no_grad():
         for start in range(0, len(images), batch):
             x, _ = images.batch(np.arange(start, min(start + batch, len(images))))
-            parts.append(guide(x.to(like))[0].clamp(-6, 6).half().cpu().numpy())
-    made = np.concatenate(parts)
-    if path is not None:
-        with suppress(OSError):  # a cache that cannot be kept is no reason to stop
+            maps, said = guide(x.to(like))
+            cams.append(maps.clamp(-6, 6).half().cpu().numpy())
+            logits.append(maps.new_zeros(len(x), 0).numpy() if said is None else said.float().cpu().numpy())
+    made = Told(np.concatenate(cams), np.concatenate(logits))
+    arrays: dict[Path, npt.NDArray[Any]] = dict(zip(paths, (made.cams, made.logits), strict=False))
+    with suppress(OSError):  # a cache that cannot be kept is no reason to stop
+        for path, array in arrays.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, made)
+                np.save(file, array)
     return made
 
 

@@ -24,7 +24,7 @@ from expressivegan.devices import Device, make_fabric, resolve_precision
 from expressivegan.errors import CheckpointError, InputError, TrainingError
 from expressivegan.images import to_uint8
 from expressivegan.training.card import discriminator_card, generator_card
-from expressivegan.training.guidance import Guide, real_cams
+from expressivegan.training.guidance import Guide
 from expressivegan.training.run import Run
 from expressivegan.training.rundir import RunDirectory, environment
 from expressivegan.training.start import Start, check_start
@@ -57,7 +57,7 @@ class TrainResult:
 def calibrate(images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric, steps: int = 12) -> float:
     """Images per second of a throw-away copy of the run, penalties included."""
     trial = Run(images, config, guide, fabric)
-    _attach_cams(trial, guide, None)
+    trial.look_at_real(None)
     period = config.penalty_every if config.gamma > 0 else 1
     for _ in range(period):
         trial.step(lambda terms: None)
@@ -67,12 +67,6 @@ def calibrate(images: ImageSet, config: TrainConfig, guide: Guide | None, fabric
         trial.step(lambda terms: None)
     rate = torch.tensor(rounds * config.batch / (time.perf_counter() - start), dtype=torch.float64)
     return float(fabric.broadcast(rate))
-
-
-def _attach_cams(run: Run, guide: Guide | None, cache_dir: Path | None) -> None:
-    # The baseline asks its teacher in every step instead.
-    if guide is not None and run.config.method == "expressive" and (run.config.guided or run.config.cam_weight_d > 0):
-        run.cams = real_cams(guide, run.images, cache_dir)
 
 
 @contextmanager
@@ -161,7 +155,7 @@ def train(
         steps = max(1, int(minutes * 60 * speed / config.batch))
         config = replace(config, kimg=steps * config.batch / 1000)
     run = Run(images, config, guide, fabric)
-    _attach_cams(run, guide, cache_dir)
+    run.look_at_real(cache_dir)
     total = max(1, round(1000 * config.kimg / config.batch)) * config.batch
 
     last_good: Path | None = None

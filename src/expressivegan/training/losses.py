@@ -1,6 +1,7 @@
 """The terms of the objective. Each is a mean over a batch, so that gradients of processes can be averaged."""
 
 import functools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -130,23 +131,70 @@ def map_match(cams: Tensor, mask: Tensor) -> Tensor:
     return (soft - pooled).abs().mean()
 
 
-def flip_hinge(
-    image_logits: Tensor, base_logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0
-) -> Tensor:
-    """The teacher must prefer the label to the reference in the image, and the reference in its base.
+class ClassLogits(NamedTuple):
+    """What the teacher says of the real images of each class.
+
+    Attributes:
+        logits: (N, K), less those of the reference class, or less their mean.
+        weights: (K, N), 1 / (images of the class) where an image is of the class, else 0.
+        spread: (K,), mean distance of two images of a class.
+    """
+
+    logits: Tensor
+    weights: Tensor
+    spread: Tensor
+
+
+def referenced(logits: Tensor, reference: int | None) -> Tensor:
+    """(B, K) less the reference class's, or where there is none less their mean: softmax knows no more."""
+    return logits - (logits.mean(1, keepdim=True) if reference is None else logits[:, reference : reference + 1])
+
+
+def class_logits(logits: Tensor, labels: Tensor, reference: int | None) -> ClassLogits:
+    """Logits (N, K) and labels (N,) of real images → what `logit_energy` holds made ones against."""
+    logits = referenced(logits, reference)
+    members = F.one_hot(labels, logits.shape[1]).T.to(logits.dtype)
+    counts = members.sum(1)
+    spread = [torch.cdist(x, x).sum() / max(len(x) * (len(x) - 1), 1) for x in (logits[m > 0] for m in members)]
+    return ClassLogits(logits, members / counts.clamp_min(1)[:, None], torch.stack(spread))
+
+
+def logit_energy(logits: Tensor, labels: Tensor, kinds: Tensor, real: ClassLogits, group: int) -> Tensor:
+    """How far the teacher's logits of made images are distributed from those of real ones of the same class.
+
+    The energy distance 2 E‖X - T‖ - E‖X - X'‖ - E‖T - T'‖ (Székely and Rizzo, 2013, equation 5), without bias: over
+    pairs of made images of one class, and with all real images of that class. It is 0 where the teacher
+    sees nothing that tells real from made images, doubtful ones included; a margin would make all of them clear cases.
+
+    Args:
+        logits: (B, K) of made images, less the reference's.
+        labels: (B,).
+        kinds: (B,) integers; made images of one label and kind make pairs, so that each kind has to be as real ones.
+        real: of real images.
+        group: consecutive images that make pairs, so that it does not depend on how a batch is spread over processes.
+    """
+    to_real = (torch.cdist(logits, real.logits) * real.weights[labels]).sum(1)
+    costs = []
+    for x, far, y, kind in zip(*(torch.split(t, group) for t in (logits, to_real, labels, kinds)), strict=True):
+        a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
+        same = (y[a] == y[b]) & (kind[a] == kind[b])
+        a, b = a[same], b[same]
+        apart = ((x[a] - x[b]).square().sum(1) + 1e-8).sqrt()
+        pairs = far[a] + far[b] - apart - real.spread[y[a]]
+        costs.append(pairs.sum() / max(len(pairs), 1) * len(y))
+    return torch.stack(costs).sum() / len(labels)
+
+
+def base_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0) -> Tensor:
+    """The teacher must prefer the reference class in the bases of diseased images.
 
     A hinge, since a teacher that may be pleased without limit asks for caricatures.
 
     Args:
-        image_logits, base_logits: (B, K).
-        labels: (B,).
-        reference: label of the class without a lesion.
+        logits: (B, K) of the bases.
+        labels: (B,) of the images.
+        reference: label of the class without a lesion; its images are their bases, and are charged as images.
         margin: in logits.
     """
-    diseased = labels != reference
-    rows = torch.arange(len(labels), device=labels.device)
-    others = [k for k in range(image_logits.shape[1]) if k != reference]
-    for_label = image_logits[rows, labels] - image_logits[:, reference]
-    against = base_logits[:, others].amax(1) - base_logits[:, reference]
-    shown = torch.where(diseased, (margin - for_label).clamp_min(0), torch.zeros_like(for_label))
-    return (shown + (margin + against).clamp_min(0)).mean()
+    against = referenced(logits, reference)[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
+    return ((margin + against).clamp_min(0) * (labels != reference)).mean()

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,8 +21,8 @@ from expressivegan.training.augment import draw_augmentation
 from expressivegan.training.build import make_networks
 from expressivegan.training.dcgan import dcgan_step
 from expressivegan.training.ema import AveragedModel
-from expressivegan.training.guidance import Guide
-from expressivegan.training.losses import GROUP
+from expressivegan.training.guidance import Guide, look_at_real
+from expressivegan.training.losses import GROUP, class_logits
 from expressivegan.training.start import Start, begin_from
 from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
 from expressivegan.training.views import draw_ellipses
@@ -66,6 +67,21 @@ class Run:
             if len(members) == 0:
                 raise DataError(f"class {name} has no image among the training patients")
         self.cams: npt.NDArray[np.float16] | None = None
+
+    def look_at_real(self, cache_dir: Path | None) -> None:
+        """Has the teacher look at every real image, where its maps or logits are asked for: once, and kept.
+
+        The baseline asks its teacher in every step instead.
+        """
+        config, guide = self.config, self.nets.guide
+        if guide is None or config.method != "expressive" or not (config.guided or config.cam_weight_d > 0):
+            return
+        told = look_at_real(guide, self.images, cache_dir)
+        self.cams = told.cams
+        if told.logits.shape[1]:
+            logits = torch.from_numpy(told.logits[self.train]).to(self.fabric.device, self.dtype)
+            labels = torch.from_numpy(self.images.labels[self.train]).to(self.fabric.device)
+            self.nets = replace(self.nets, real_logits=class_logits(logits, labels, guide.reference))
 
     def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
         betas = (self.config.beta1, self.config.beta2)

@@ -15,13 +15,17 @@ from expressivegan.synthesis.steering import ellipse_maps
 from expressivegan.training.augment import Augmentation, augment_images, augment_maps
 from expressivegan.training.guidance import Guide
 from expressivegan.training.losses import (
+    GROUP,
+    ClassLogits,
     area_cost,
+    base_hinge,
     censored_match,
-    flip_hinge,
     gradient_penalty,
     hidden_change,
+    logit_energy,
     lost_diversity,
     map_match,
+    referenced,
     relativistic,
     wrong_detail,
 )
@@ -66,7 +70,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step works on; the lesion critic is there once a batch has had free pairs."""
+    """What a step works on; the lesion critic is there once a batch has had free pairs, `real_logits` once the guide
+    has looked at the real images, if it knows their classes."""
 
     G: GeneratorWithCAMGuidance
     D: DiscriminatorWithExplain
@@ -75,6 +80,7 @@ class Networks:
     optimiser_d: torch.optim.Optimizer
     lesion_critic: DiscriminatorWithExplain | None = None
     optimiser_c: torch.optim.Optimizer | None = None
+    real_logits: ClassLogits | None = None
 
     @property
     def optimisers(self) -> list[torch.optim.Optimizer]:
@@ -178,8 +184,8 @@ def _generator_loss(
     if (
         nets.guide is not None and config.guided
     ):  # every second image: the teacher's pass is half as dear, the hint as good
-        half = (batch.labels[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
-        terms |= _guidance(nets.guide, *half, config)
+        half = (batch.labels[::2], batch.steered[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
+        terms |= _guidance(nets.guide, nets.real_logits, *half, config)
     image = parts.image
     if config.free_share > 0:
         # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease,
@@ -201,16 +207,31 @@ def _generator_loss(
     return terms, fake, scored
 
 
-def _guidance(guide: Guide, labels: Tensor, image: Tensor, base: Tensor, mask: Tensor, config: TrainConfig) -> Terms:
-    """What the teacher sees in images and in their bases: one pass for both."""
+def _guidance(
+    guide: Guide,
+    real: ClassLogits | None,
+    labels: Tensor,
+    steered: Tensor,
+    image: Tensor,
+    base: Tensor,
+    mask: Tensor,
+    config: TrainConfig,
+) -> Terms:
+    """What the teacher sees in every second image and in their bases: one pass for both."""
     n = len(image)
     maps, logits = guide(torch.cat([image, base]))
     terms: Terms = {}
     if config.cam_weight_g > 0:
         shown = maps[torch.arange(n, device=maps.device), labels]  # the reference's own map is 0, and so is its M
         terms["g_cam"] = config.cam_weight_g * map_match(shown, mask)
-    if config.flip_weight > 0 and guide.reference is not None and logits is not None:
-        terms["g_flip"] = config.flip_weight * flip_hinge(logits[:n], logits[n:], labels, guide.reference)
+    if logits is None:
+        return terms
+    if config.logit_weight > 0 and real is not None:
+        with torch.autocast(logits.device.type, enabled=False):
+            seen = referenced(logits[:n].to(real.logits.dtype), guide.reference)
+            terms["g_logits"] = config.logit_weight * logit_energy(seen, labels, steered, real, GROUP // 2)
+    if config.flip_weight > 0 and guide.reference is not None:
+        terms["g_flip"] = config.flip_weight * base_hinge(logits[n:], labels, guide.reference)
     return terms
 
 
