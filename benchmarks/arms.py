@@ -16,8 +16,9 @@ _RECIPE: dict[str, Settings] = {
     "gamma 10 to 0.7": {"gamma": 10.0, "gamma_end": 0.7},
     "penalty every 2": {"penalty_every": 2},
     "penalty every 8": {"penalty_every": 8},
-    "batch 16": {"batch": 16},
-    "batch 64, rate 3e-4": {"batch": 64, "rate": 3e-4, "rate_end": 1.5e-4},
+    "batch 8": {"batch": 8},
+    "batch 32": {"batch": 32},
+    "batch 32, rate 4e-4": {"batch": 32, "rate": 4e-4},
     "rate 1e-4": {"rate": 1e-4, "rate_end": 5e-5},
     "rate 4e-4": {"rate": 4e-4, "rate_end": 1e-4},
     "rate 4e-4, to 0": {"rate": 4e-4, "rate_end": 0.0},
@@ -32,18 +33,19 @@ _RECIPE: dict[str, Settings] = {
     "class head 0.3": {"class_weight": 0.3},
     "diversity 0": {"diversity_weight": 0.0},
     "diversity 0.3": {"diversity_weight": 0.3},
-    "guidance x 0.3": {"cam_weight_d": 0.1, "cam_weight_g": 0.1, "flip_weight": 0.015},
-    "guidance x 3": {"cam_weight_d": 1.0, "cam_weight_g": 1.0, "flip_weight": 0.15},
+    "guidance x 0.3": {"cam_weight_d": 0.1, "cam_weight_g": 0.1, "logit_weight": 0.03, "flip_weight": 0.015},
+    "guidance x 3": {"cam_weight_d": 1.0, "cam_weight_g": 1.0, "logit_weight": 0.3, "flip_weight": 0.15},
+    "logits x 0.3": {"logit_weight": 0.03},
+    "logits x 3": {"logit_weight": 0.3},
     "uniform classes": {"classes": "uniform"},
     "no steering": {"steer_share": 0.0, "steer_weight": 0.0, "steer_drawn": 0.0},
-    "half the steering": {"steer_share": 0.25},
     "no free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
     "an eighth free, from 0.5": {"free_share": 0.125, "free_after": 0.5},
 }
 
 _OFF: Settings = {
-    "cam_weight_d": 0.0, "cam_weight_g": 0.0, "flip_weight": 0.0, "area_weight": 0.0, "delta_weight": 0.0,
-    "steer_weight": 0.0, "steer_share": 0.0, "steer_drawn": 0.0, "free_share": 0.0,
+    "cam_weight_d": 0.0, "cam_weight_g": 0.0, "logit_weight": 0.0, "flip_weight": 0.0, "area_weight": 0.0,
+    "delta_weight": 0.0, "steer_weight": 0.0, "steer_share": 0.0, "steer_drawn": 0.0, "free_share": 0.0,
 }  # fmt: skip
 _DEFAULT = preset("cpu-64").config.to_json()
 
@@ -59,6 +61,7 @@ _GUIDANCE: dict[str, Settings] = {
     "D matching": _only("cam_weight_d"),
     # M needs a limit of its area, or the map that costs least is the one that is everywhere
     "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
+    "logits": _only("logit_weight"),
     "acting maps": _only(
         "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"
     ),

@@ -122,13 +122,16 @@ class TrainConfig:
     """The teacher's map of a made image matches the generator's M, and the other way round."""
     logit_weight: float = 0.1
     """The teacher's logits of made images are distributed as those of real ones of their class (an energy distance)."""
+    logit_after: float = 0.25
+    """Share of the run after which that is asked: before, it costs fidelity (docs/recipe.md)."""
     flip_weight: float = 0.05
-    """The teacher sees no disease in the base of a diseased image (a hinge on the logits)."""
+    """The teacher sees no disease in the base of a diseased image, and before `logit_after` the label in each image (a
+    hinge on the logits)."""
     diversity_weight: float = 1.0
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
     detail_weight: float = 0.1
     """Made images have the power of real ones at each spatial frequency."""
-    detail_after: float = 0.65
+    detail_after: float = 0.5
     """Share of the run after which that is asked: before, it is pleased with noise (docs/recipe.md)."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
@@ -179,7 +182,8 @@ class TrainConfig:
                 raise InputError(f"{field.name} (={getattr(self, field.name)}) must be 0 (off) or positive")
         if self.gamma > 0 and self.gamma_end == 0:
             raise InputError(f"gamma_end (={self.gamma_end}) must be positive, as gamma (={self.gamma}) is, or both 0")
-        for name in ("steer_share", "steer_drawn", "free_share", "free_after", "detail_after", "augment", "area_limit"):
+        shares = ("steer_share", "steer_drawn", "free_share", "augment", "area_limit")
+        for name in (*shares, "free_after", "logit_after", "detail_after"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
@@ -223,7 +227,7 @@ _CPU_64 = TrainConfig()
 PRESETS: dict[str, Preset] = {
     "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, about 30 minutes; CAM guidance and acting maps on"),
     "demo": Preset(
-        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0),
+        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0, logit_after=1.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
     ),
     # Growing, with --init: the widths of cpu-64, so that its weights carry over. The squared gradient of the same score
@@ -231,12 +235,12 @@ PRESETS: dict[str, Preset] = {
     # over more than a few steps, since the start is worth keeping (docs/growing.md).
     "grow-128": Preset(
         replace(_CPU_64, resolution=128, batch=32, kimg=100.0, gamma=8.0, gamma_end=2.0, ema_share=0.2, free_after=0.5,
-                detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
+                logit_after=0.0, detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
         "128 px, 37 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
         replace(_CPU_64, resolution=224, batch=16, kimg=50.0, gamma=20.0, gamma_end=6.0, ema_share=0.2,
-                free_after=0.5, detail_after=0.0, sample_every=2.0, checkpoint_every=4.0),
+                free_after=0.5, logit_after=0.0, detail_after=0.0, sample_every=2.0, checkpoint_every=4.0),
         "224 px on two CPU cores, with --init from a 128 px run; not yet measured",
     ),
     "gpu-128": Preset(

@@ -192,7 +192,7 @@ def terms_of(images: ImageSet, guide: Guide | None, **changes: float) -> set[str
     everything = dict.fromkeys(WEIGHTS, 0.5)
     run = Run(
         images,
-        tiny_config(**(everything | {"steer_share": 0.5, "detail_after": 0.0} | changes)),
+        tiny_config(**(everything | {"steer_share": 0.5, "logit_after": 0.0, "detail_after": 0.0} | changes)),
         guide,
         make_fabric("cpu", "32-true"),
     )
@@ -209,6 +209,16 @@ def test_every_term_can_be_turned_off(phantoms: ImageSet, guide: Guide, name: st
     everything = {"d_adversarial", "g_adversarial"}.union(*WEIGHTS.values())
     assert terms_of(phantoms, guide) == everything
     assert terms_of(phantoms, guide, **{name: 0.0}) == everything - WEIGHTS[name]
+
+
+def test_a_margin_gives_way_to_the_distribution_of_logits(phantoms: ImageSet, guide: Guide) -> None:
+    run = Run(phantoms, tiny_config(kimg=1.0, logit_after=0.5), guide, make_fabric("cpu", "32-true"))
+    run.look_at_real(None)
+    early = run.step(lambda terms: None)
+    run.seen = 500
+    late = run.step(lambda terms: None)
+    assert "g_logits" not in early
+    assert "g_logits" in late
 
 
 def test_no_steering_no_cost_of_it(phantoms: ImageSet, guide: Guide) -> None:
@@ -228,7 +238,7 @@ def test_without_a_teacher(phantoms: ImageSet, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*EVERY IMAGE COUNTS AS A PATIENT")
 def test_a_set_without_a_reference(phantoms: ImageSet) -> None:
     teacher = tiny_teacher(reference=None)
-    run = Run(phantoms, tiny_config(), Guide(teacher, phantoms.classes, None), make_fabric("cpu", "32-true"))
+    run = Run(phantoms, tiny_config(logit_after=0.0), Guide(teacher, phantoms.classes, None), make_fabric("cpu"))
     run.look_at_real(None)
     terms = run.step(lambda terms: None)
     assert {"g_cam", "g_logits"} <= set(terms)

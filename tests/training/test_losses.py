@@ -12,6 +12,7 @@ from expressivegan.training.losses import (
     class_logits,
     gradient_penalty,
     hidden_change,
+    image_hinge,
     logit_energy,
     lost_diversity,
     map_match,
@@ -127,6 +128,14 @@ def test_base_hinge_by_hand() -> None:
     assert base_hinge(torch.tensor([[10.0, 0.0, 0.0]]).expand(3, -1), labels, 0).item() == 0
     moved = base_hinge(base[:, [1, 0, 2]], torch.tensor([1, 0, 2]), 1)  # another reference
     assert moved.item() == pytest.approx(4 / 3)
+
+
+def test_image_hinge_by_hand() -> None:
+    labels = torch.tensor([0, 1, 2])
+    image = torch.tensor([[3.0, 2.5, 1.0], [0.0, 0.25, 0.0], [1.0, 0.0, 5.0]])
+    # NORMAL is ahead by 0.5, BACTERIA by 0.25 of the margin of 1; VIRUS by 4
+    assert image_hinge(image, labels, 0).item() == pytest.approx((0.5 + 0.75 + 0) / 3)
+    assert image_hinge(torch.eye(3) * 10, labels, 0).item() == 0
 
 
 def test_logit_energy_by_hand() -> None:

@@ -192,9 +192,23 @@ def base_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1
 
     Args:
         logits: (B, K) of the bases.
-        labels: (B,) of the images.
-        reference: label of the class without a lesion; its images are their bases, and are charged as images.
+        labels: (B,) of the images; those of the reference class are their own bases, and are not charged.
+        reference: label of the class without a lesion.
         margin: in logits.
     """
     against = referenced(logits, reference)[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
     return ((margin + against).clamp_min(0) * (labels != reference)).mean()
+
+
+def image_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0) -> Tensor:
+    """The teacher must prefer the label to the reference in images, and of the reference class the reference to all.
+
+    It makes clear cases of all images, so it is for the beginning of a run; then `logit_energy` takes its place.
+
+    Args:
+        logits: (B, K) of the images; the others as in `base_hinge`.
+    """
+    logits = referenced(logits, reference)
+    own = logits[torch.arange(len(labels), device=labels.device), labels]
+    against = logits[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
+    return (margin - torch.where(labels == reference, -against, own)).clamp_min(0).mean()

@@ -22,6 +22,7 @@ from expressivegan.training.losses import (
     censored_match,
     gradient_penalty,
     hidden_change,
+    image_hinge,
     logit_energy,
     lost_diversity,
     map_match,
@@ -50,6 +51,7 @@ class Batch:
         ellipses: (B, 4), relative centre and radii (x, y, x, y).
         augment_real, augment_fake: draws.
         gamma: weight of R1 + R2, or 0 where none are due.
+        logits: weight of the distance of the teacher's logits, 0 before it is charged.
         detail: weight of wrong detail, 0 before it is charged.
     """
 
@@ -65,6 +67,7 @@ class Batch:
     augment_real: Augmentation
     augment_fake: Augmentation
     gamma: float
+    logits: float
     detail: float
 
 
@@ -185,7 +188,8 @@ def _generator_loss(
         nets.guide is not None and config.guided
     ):  # every second image: the teacher's pass is half as dear, the hint as good
         half = (batch.labels[::2], batch.steered[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
-        terms |= _guidance(nets.guide, nets.real_logits, *half, config)
+        real_logits = nets.real_logits if batch.logits > 0 else None
+        terms |= _guidance(nets.guide, real_logits, batch.logits, *half, config)
     image = parts.image
     if config.free_share > 0:
         # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease,
@@ -210,6 +214,7 @@ def _generator_loss(
 def _guidance(
     guide: Guide,
     real: ClassLogits | None,
+    weight: float,
     labels: Tensor,
     steered: Tensor,
     image: Tensor,
@@ -226,12 +231,15 @@ def _guidance(
         terms["g_cam"] = config.cam_weight_g * map_match(shown, mask)
     if logits is None:
         return terms
-    if config.logit_weight > 0 and real is not None:
+    if real is not None:
         with torch.autocast(logits.device.type, enabled=False):
             seen = referenced(logits[:n].to(real.logits.dtype), guide.reference)
-            terms["g_logits"] = config.logit_weight * logit_energy(seen, labels, steered, real, GROUP // 2)
+            terms["g_logits"] = weight * logit_energy(seen, labels, steered, real, GROUP // 2)
     if config.flip_weight > 0 and guide.reference is not None:
-        terms["g_flip"] = config.flip_weight * base_hinge(logits[n:], labels, guide.reference)
+        cost = base_hinge(logits[n:], labels, guide.reference)
+        if real is None:
+            cost = cost + image_hinge(logits[:n], labels, guide.reference)
+        terms["g_flip"] = config.flip_weight * cost
     return terms
 
 
