@@ -173,14 +173,16 @@ def logit_energy(logits: Tensor, labels: Tensor, kinds: Tensor, real: ClassLogit
         real: of real images.
         group: consecutive images that make pairs, so that it does not depend on how a batch is spread over processes.
     """
-    to_real = (torch.cdist(logits, real.logits) * real.weights[labels]).sum(1)
+    # Not by a matrix product, whose cancellation rounds by the size of the batch
+    far = torch.cdist(logits, real.logits, compute_mode="donot_use_mm_for_euclid_dist")
+    to_real = (far * real.weights[labels]).sum(1)
     costs = []
-    for x, far, y, kind in zip(*(torch.split(t, group) for t in (logits, to_real, labels, kinds)), strict=True):
+    for x, from_real, y, kind in zip(*(torch.split(t, group) for t in (logits, to_real, labels, kinds)), strict=True):
         a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
         same = (y[a] == y[b]) & (kind[a] == kind[b])
         a, b = a[same], b[same]
         apart = ((x[a] - x[b]).square().sum(1) + 1e-8).sqrt()
-        pairs = far[a] + far[b] - apart - real.spread[y[a]]
+        pairs = from_real[a] + from_real[b] - apart - real.spread[y[a]]
         costs.append(pairs.sum() / max(len(pairs), 1) * len(y))
     return torch.stack(costs).sum() / len(labels)
 
