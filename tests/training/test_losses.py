@@ -141,7 +141,8 @@ def test_image_hinge_by_hand() -> None:
 def test_logit_energy_by_hand() -> None:
     told = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 5.0], [9.0, 12.0]])  # less the first: 0, 2; 0, 3
     real = class_logits(told, torch.tensor([0, 0, 1, 1]), 0)
-    assert real.spread.tolist() == [2.0, 3.0]
+    assert real.spread.tolist() == pytest.approx([2.0, 3.0], abs=1e-4)
+    assert class_logits(told, torch.zeros(4, dtype=torch.long), 0, most=3).logits.shape == (3, 2)  # evenly
     made, labels = torch.tensor([[0.0, 1.0], [0.0, 4.0], [0.0, 7.0]]), torch.tensor([0, 0, 1])
     # of class 0: 1 is 1 from the real ones on average, 4 is 3, and they are 3 apart; class 1 has no pair
     kinds = torch.zeros(3, dtype=torch.bool)

@@ -150,13 +150,28 @@ def referenced(logits: Tensor, reference: int | None) -> Tensor:
     return logits - (logits.mean(1, keepdim=True) if reference is None else logits[:, reference : reference + 1])
 
 
-def class_logits(logits: Tensor, labels: Tensor, reference: int | None) -> ClassLogits:
-    """Logits (N, K) and labels (N,) of real images → what `logit_energy` holds made ones against."""
-    logits = referenced(logits, reference)
-    members = F.one_hot(labels, logits.shape[1]).T.to(logits.dtype)
-    counts = members.sum(1)
-    spread = [torch.cdist(x, x).sum() / max(len(x) * (len(x) - 1), 1) for x in (logits[m > 0] for m in members)]
-    return ClassLogits(logits, members / counts.clamp_min(1)[:, None], torch.stack(spread))
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """Distance along the last axis, rounded off below 0.01, where its slope would amplify rounding."""
+    return ((a - b).square().sum(-1) + 1e-4).sqrt()
+
+
+def class_logits(logits: Tensor, labels: Tensor, reference: int | None, most: int = 2000) -> ClassLogits:
+    """Logits (N, K) and labels (N,) of real images → what `logit_energy` holds made ones against.
+
+    Of a class with more than `most` images as many are taken, evenly: a step's cost grows with them.
+    """
+    K = logits.shape[1]
+    members = [(labels == k).nonzero().squeeze(1) for k in range(K)]
+    members = [m[torch.linspace(0, len(m) - 1, most).long()] if len(m) > most else m for m in members]
+    kept = torch.cat(members)
+    logits, labels = referenced(logits[kept], reference), labels[kept]
+    weights = F.one_hot(labels, K).T.to(logits.dtype)
+    spread = []
+    for k in range(K):
+        own = logits[labels == k]
+        total = sum((_apart(own[i : i + 1], own[i + 1 :]).sum() for i in range(len(own))), logits.new_zeros(()))
+        spread.append(2 * total / max(len(own) * (len(own) - 1), 1))
+    return ClassLogits(logits, weights / weights.sum(1, keepdim=True).clamp_min(1), torch.stack(spread))
 
 
 def logit_energy(logits: Tensor, labels: Tensor, kinds: Tensor, real: ClassLogits, group: int) -> Tensor:
@@ -173,16 +188,13 @@ def logit_energy(logits: Tensor, labels: Tensor, kinds: Tensor, real: ClassLogit
         real: of real images.
         group: consecutive images that make pairs, so that it does not depend on how a batch is spread over processes.
     """
-    # Not by a matrix product, whose cancellation rounds by the size of the batch
-    far = torch.cdist(logits, real.logits, compute_mode="donot_use_mm_for_euclid_dist")
-    to_real = (far * real.weights[labels]).sum(1)
+    to_real = (_apart(logits[:, None], real.logits[None]) * real.weights[labels]).sum(1)
     costs = []
     for x, from_real, y, kind in zip(*(torch.split(t, group) for t in (logits, to_real, labels, kinds)), strict=True):
         a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
         same = (y[a] == y[b]) & (kind[a] == kind[b])
         a, b = a[same], b[same]
-        apart = ((x[a] - x[b]).square().sum(1) + 1e-8).sqrt()
-        pairs = from_real[a] + from_real[b] - apart - real.spread[y[a]]
+        pairs = from_real[a] + from_real[b] - _apart(x[a], x[b]) - real.spread[y[a]]
         costs.append(pairs.sum() / max(len(pairs), 1) * len(y))
     return torch.stack(costs).sum() / len(labels)
 
