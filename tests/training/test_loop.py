@@ -559,7 +559,8 @@ other = os.fork()
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
 try:
     images = phantom_set(120)
-    config = tiny_config(precision="64-true", batch=16, kimg=0.096, augment=1.0, checkpoint_every=0.048)
+    settings = {{"batch": 16, "kimg": 0.096, "augment": 1.0, "detail_weight": 0.01, "checkpoint_every": 0.048}}
+    config = tiny_config(precision="64-true", **settings)
     guide = Guide(tiny_teacher(), images.classes, images.reference)
     train(images, config, Path({out!r}), guide, device="cpu")
 except BaseException:
@@ -582,15 +583,16 @@ def test_two_processes_train_as_one(phantoms: ImageSet, guide: Guide, tmp_path: 
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | shared | {"OMP_NUM_THREADS": "1"},
                           capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    config = tiny_config(precision="64-true", batch=16, kimg=0.096, augment=1.0, checkpoint_every=0.048)
+    # Detail with a tenth of its weight: its slope is steep where there is little power, which amplifies rounding
+    settings = {"batch": 16, "kimg": 0.096, "augment": 1.0, "detail_weight": 0.01, "checkpoint_every": 0.048}
+    config = tiny_config(precision="64-true", **settings)
     go(phantoms, config, tmp_path / "one", guide)
     one, two = last_state(tmp_path / "one"), last_state(tmp_path / "two")
     assert one["seen"] == two["seen"] == 96
     for network in ("G", "D", "ema", "lesion_critic"):
         for key, value in one[network].items():
             assert value.dtype == torch.float64
-            # Adam makes more of rounding where a gradient is near 0: 1.006e-9 in one weight of G, 3e-11 elsewhere
-            assert (value - two[network][key]).abs().max() < 3e-9, f"{network}.{key}"
+            assert (value - two[network][key]).abs().max() < 1e-9, f"{network}.{key}"
     assert one["streams"].keys() == two["streams"].keys()
     assert differences(one["streams"], two["streams"]) == []
     assert json.loads((tmp_path / "two" / "settings.json").read_text())["processes"] == 2
