@@ -47,6 +47,7 @@ def evaluate(
     resolution: int | None,
     fit: Fit | None = None,
     features: Sequence[str],
+    feature_resolution: int | None = None,
     sections: Sequence[str],
     teachers: Sequence[Path] = (),
     group: str,
@@ -85,8 +86,9 @@ def evaluate(
             rest = bar if opened is None else _share(bar, _MAKING, 1)
             spaces = tuple(features) if suite == "standard" else ("judge",)
             evaluation = Evaluation(
-                data, made, spaces, seed, progress=rest, group=group, other_data=other_data, networks=networks
-            )
+                data, made, spaces, seed, feature_resolution=feature_resolution, progress=rest, group=group,
+                other_data=other_data, networks=networks,
+            )  # fmt: skip
             results = evaluation.run(out, sections or (None if suite == "standard" else SUITES[suite]))
             bar(1000, 1000, "drawing")
             write_figures(results, out)

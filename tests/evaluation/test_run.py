@@ -19,6 +19,7 @@ from expressivegan.data import ImageSet, load_images
 from expressivegan.data.phantom import CLASSES, draw_batch
 from expressivegan.errors import DataError, InputError
 from expressivegan.evaluation import (
+    Comparison,
     Evaluation,
     Generated,
     JudgeRecipe,
@@ -355,6 +356,27 @@ def test_groups_must_be_there_and_apart(data: ImageSet, cache: Path) -> None:
 
 
 # --- the bar ----------------------------------------------------------------------------------------------------------
+
+
+def test_networks_fitted_here_see_what_only_large_images_show(tmp_path: Path) -> None:
+    data = load_images("phantom:60", 128, progress=False)
+    labels = np.arange(30) % 3
+    made = Generated("m", draw_batch(range(30), [CLASSES[k] for k in labels], 128)[0], labels.astype(np.int64))
+    assert Comparison(data, made, cache=tmp_path).feature_resolution == 128
+    fine = np.where((np.indices((128, 128)).sum(0) % 2).astype(bool), 40, 0).astype(np.uint8)
+    moved = {}
+    for side in (64, 128):
+        space = Comparison(data, made, cache=tmp_path, judge_recipe=JudgeRecipe(resolution=side, epochs=1)).space(
+            "judge"
+        )
+        plain = space.features(made.images // 2)
+        spread = plain.std(0).mean()
+        moved[side] = float(
+            np.abs(space.features(made.images // 2 + fine) - space.features(made.images // 2 + 20)).mean() / spread
+        )
+    assert 10 * moved[64] < moved[128]
+    with pytest.raises(InputError, match="feature_resolution"):
+        Comparison(data, made, cache=tmp_path, feature_resolution=4)
 
 
 def test_one_bar_over_all_steps() -> None:

@@ -62,6 +62,8 @@ class Comparison:
     """Neighbour of precision, recall, density and coverage."""
     cache: Path | None = None
     """Folder of fitted networks and computed features; default: within the data cache."""
+    feature_resolution: int | None = None
+    """Side at which `judge` and `selfsup` see images; default: the data's, from 64 to 128 px."""
     judge_recipe: JudgeRecipe | None = None
     selfsup_recipe: SelfSupervisedRecipe | None = None
     group: str = "reference"
@@ -74,6 +76,13 @@ class Comparison:
         side = self.data.resolution
         if self.made.images.shape[1:] != (side, side):
             raise InputError(f"images are {self.made.images.shape[1:]}, and the data were loaded at {side} px")
+        if self.feature_resolution is None:
+            given = self.judge_recipe or self.selfsup_recipe
+            self.feature_resolution = min(max(side, 64), 128) if given is None else given.resolution
+        if not 16 <= self.feature_resolution <= 512:
+            raise InputError(f"feature_resolution (={self.feature_resolution}) must be from 16 to 512 px")
+        self.judge_recipe = self.judge_recipe or JudgeRecipe(resolution=self.feature_resolution)
+        self.selfsup_recipe = self.selfsup_recipe or SelfSupervisedRecipe(resolution=self.feature_resolution)
         check_groups(self.data, self.group)
         if self.made.model is not None:
             check_data(self.made.model.origin, self.data, other_data=self.other_data)
