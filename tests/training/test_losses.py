@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from expressivegan.teacher import referenced
 from expressivegan.training.losses import (
     area_cost,
     base_hinge,
@@ -16,7 +17,6 @@ from expressivegan.training.losses import (
     logit_energy,
     lost_diversity,
     map_match,
-    referenced,
     relativistic,
     wrong_detail,
 )

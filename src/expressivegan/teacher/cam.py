@@ -151,11 +151,7 @@ class CXR_CAM_Teacher(
 
     def referenced(self, cams: Tensor) -> Tensor:
         """Raw CAMs (B, K, h, w) → what speaks for each class, against the reference (itself 0), unscaled."""
-        if self.multi_label:
-            return cams
-        if self.reference is not None:
-            return cams - cams[:, self.reference : self.reference + 1]
-        return cams - cams.mean(1, keepdim=True)
+        return cams if self.multi_label else referenced(cams, self.reference)
 
     def class_cams(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Referenced CAMs (B, K, h, w) in units of `scale`, signed, on the network's grid, and logits (B, K).
@@ -219,6 +215,12 @@ class CXR_CAM_Teacher(
             peaks.append(maps.amax(dim=(1, 2))[y != (-1 if self.reference is None else self.reference)])
         self.scale.fill_(max(float(torch.cat(peaks).quantile(quantile)), 1e-3))
         return float(self.scale)
+
+
+def referenced(x: Tensor, reference: int | None) -> Tensor:
+    """Logits (B, K) or maps (B, K, h, w) less the reference class's, or where there is none less their mean: softmax
+    knows no more."""
+    return x - (x.mean(1, keepdim=True) if reference is None else x[:, reference : reference + 1])
 
 
 def minmax(maps: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expressivegan.models.penalised import input_gradients_only
+from expressivegan.teacher import referenced
 
 
 def relativistic(better: Tensor, worse: Tensor) -> Tensor:
@@ -145,11 +146,6 @@ class ClassLogits(NamedTuple):
     spread: Tensor
 
 
-def referenced(logits: Tensor, reference: int | None) -> Tensor:
-    """(B, K) less the reference class's, or where there is none less their mean: softmax knows no more."""
-    return logits - (logits.mean(1, keepdim=True) if reference is None else logits[:, reference : reference + 1])
-
-
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     """Distance along the last axis, rounded off below 0.01, where its slope would amplify rounding."""
     return ((a - b).square().sum(-1) + 1e-4).sqrt()
@@ -199,6 +195,11 @@ def logit_energy(logits: Tensor, labels: Tensor, kinds: Tensor, real: ClassLogit
     return torch.stack(costs).sum() / len(labels)
 
 
+def _disease(logits: Tensor, reference: int) -> Tensor:
+    """(B,) the largest logit of a class with a lesion, of logits less the reference's."""
+    return logits[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
+
+
 def base_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0) -> Tensor:
     """The teacher must prefer the reference class in the bases of diseased images.
 
@@ -210,8 +211,7 @@ def base_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1
         reference: label of the class without a lesion.
         margin: in logits.
     """
-    against = referenced(logits, reference)[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
-    return ((margin + against).clamp_min(0) * (labels != reference)).mean()
+    return ((margin + _disease(referenced(logits, reference), reference)).clamp_min(0) * (labels != reference)).mean()
 
 
 def image_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0) -> Tensor:
@@ -224,5 +224,4 @@ def image_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 
     """
     logits = referenced(logits, reference)
     own = logits[torch.arange(len(labels), device=labels.device), labels]
-    against = logits[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
-    return (margin - torch.where(labels == reference, -against, own)).clamp_min(0).mean()
+    return (margin - torch.where(labels == reference, -_disease(logits, reference), own)).clamp_min(0).mean()

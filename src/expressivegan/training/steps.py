@@ -11,7 +11,9 @@ from torch import Tensor
 
 from expressivegan.config import TrainConfig
 from expressivegan.models import DiscriminatorWithExplain, GeneratorWithCAMGuidance
+from expressivegan.models.generator import Composition
 from expressivegan.synthesis.steering import ellipse_maps
+from expressivegan.teacher import referenced
 from expressivegan.training.augment import Augmentation, augment_images, augment_maps
 from expressivegan.training.guidance import Guide
 from expressivegan.training.losses import (
@@ -26,7 +28,6 @@ from expressivegan.training.losses import (
     logit_energy,
     lost_diversity,
     map_match,
-    referenced,
     relativistic,
     wrong_detail,
 )
@@ -184,12 +185,8 @@ def _generator_loss(
     if config.steer_weight > 0 and config.steer_share > 0:
         followed = batch.steered[:, None, None, None] * diseased
         terms["g_steer"] = config.steer_weight * (followed * (steer - parts.mask).square()).mean()
-    if (
-        nets.guide is not None and config.guided
-    ):  # every second image: the teacher's pass is half as dear, the hint as good
-        half = (batch.labels[::2], batch.steered[::2], parts.image[::2], parts.base_image[::2], parts.mask[::2])
-        real_logits = nets.real_logits if batch.logits > 0 else None
-        terms |= _guidance(nets.guide, real_logits, batch.logits, *half, config)
+    if nets.guide is not None and config.guided:
+        terms |= _guidance(nets.guide, nets.real_logits, batch, parts, config)
     image = parts.image
     if config.free_share > 0:
         # Of free pairs with a disease the base's picture does not learn: the critic would draw it towards the disease,
@@ -214,27 +211,26 @@ def _generator_loss(
 def _guidance(
     guide: Guide,
     real: ClassLogits | None,
-    weight: float,
-    labels: Tensor,
-    steered: Tensor,
-    image: Tensor,
-    base: Tensor,
-    mask: Tensor,
+    batch: Batch,
+    parts: Composition,
     config: TrainConfig,
 ) -> Terms:
-    """What the teacher sees in every second image and in their bases: one pass for both."""
-    n = len(image)
-    maps, logits = guide(torch.cat([image, base]))
+    """What the teacher sees in every second image and in their bases: half as dear as all of them, the hint as good."""
+    labels = batch.labels[::2]
+    n = len(labels)
+    maps, logits = guide(torch.cat([parts.image[::2], parts.base_image[::2]]))
     terms: Terms = {}
     if config.cam_weight_g > 0:
         shown = maps[torch.arange(n, device=maps.device), labels]  # the reference's own map is 0, and so is its M
-        terms["g_cam"] = config.cam_weight_g * map_match(shown, mask)
+        terms["g_cam"] = config.cam_weight_g * map_match(shown, parts.mask[::2])
     if logits is None:
         return terms
+    if batch.logits == 0:
+        real = None
     if real is not None:
         with torch.autocast(logits.device.type, enabled=False):
             seen = referenced(logits[:n].to(real.logits.dtype), guide.reference)
-            terms["g_logits"] = weight * logit_energy(seen, labels, steered, real, GROUP // 2)
+            terms["g_logits"] = batch.logits * logit_energy(seen, labels, batch.steered[::2], real, GROUP // 2)
     if config.flip_weight > 0 and guide.reference is not None:
         cost = base_hinge(logits[n:], labels, guide.reference)
         if real is None:

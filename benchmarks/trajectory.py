@@ -1,0 +1,147 @@
+"""How good is a run after how many images? Its checkpoints, judged one by one, drawn over the images seen.
+
+    expressivegan train --data DIR --keep 30 --out run0                               a run that keeps its checkpoints
+    python benchmarks/trajectory.py run0 run1 --data DIR --out trajectory             and judges all of them
+    python benchmarks/trajectory.py run0 none=run2 --data DIR --kimg 20 60 120 --out trajectory    with names, at these
+    python benchmarks/trajectory.py --out trajectory                                  the table and the picture, so far
+
+The averaged generator of each checkpoint makes 1,200 images, which are held against reference patients in two feature
+spaces, over what real images of training patients reach (the floor), as in search.py. Runs of one size go into one
+folder. What has been judged is kept in trajectory.json: a killed command goes on where it stopped.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from search import FIGURES, SPACES, Judging, line
+
+from expressivegan.atomic import write_text
+from expressivegan.checkpoint import load_checkpoint, read_json, save_model
+from expressivegan.config import TrainConfig
+from expressivegan.console import console
+from expressivegan.data import load_images
+from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.intervals import plain
+from expressivegan.training.build import make_networks
+
+Results = dict[str, Any]
+_PANELS = [*((f"{space}/{figure}", f"{figure}, {space}") for space in SPACES for figure in FIGURES)]
+
+
+def named(given: str) -> tuple[str, Path]:
+    """NAME=RUN, or RUN, whose name is its folder's."""
+    name, equals, path = given.rpartition("=")
+    run = Path(path)
+    if not (run / "settings.json").is_file():
+        raise InputError(f"RUN (={path}) must be the folder of a run: it holds settings.json and checkpoints")
+    return (name if equals else run.name), run
+
+
+def chosen(run: Path, kimg: list[float]) -> list[Path]:
+    """Checkpoints of a run: all, or those nearest to the given numbers of images that it has reached."""
+    there = sorted((run / "checkpoints").glob("*.ckpt"))
+    if not there:
+        raise InputError(f"RUN (={run}) has no checkpoint")
+    last = int(there[-1].stem)
+    wanted = [1000 * k for k in kimg if 1000 * k <= last] or [last]
+    near = {min(there, key=lambda path: abs(int(path.stem) - w)) for w in wanted}
+    return sorted(near) if kimg else there
+
+
+def judge(runs: Mapping[str, Path], options: argparse.Namespace, results: Results) -> None:
+    """Judges what is missing; `results` is kept as it grows."""
+    config = TrainConfig.from_json(read_json(next(iter(runs.values())) / "settings.json")["config"])
+    images = load_images(options.data, config.resolution, fit=config.fit)
+    asked = {"data": images.data_hash, "resolution": config.resolution}
+    if results.setdefault("judged", asked) != asked:
+        raise InputError(f"--out (={options.out}) holds other data or another resolution: {results['judged']}")
+    judging = Judging(images)
+    for name, run in runs.items():
+        rows = results.setdefault("runs", {}).setdefault(name, {})
+        for path in chosen(run, options.kimg):
+            if path.stem in rows:
+                continue
+            state = load_checkpoint(path)
+            own = TrainConfig.from_json(state["config"])
+            if (own.resolution, state["data_hash"]) != (config.resolution, images.data_hash):
+                raise InputError(f"RUN (={run}) is of {own.resolution} px or of other data than --data")
+            network, _ = make_networks(own, images.classes, images.reference)
+            network.load_state_dict(state["ema"])
+            with tempfile.TemporaryDirectory() as folder:
+                facts = {"data_hash": images.data_hash, "classes": list(images.classes), "fit": own.fit}
+                save_model(network, Path(folder) / "generator", "judged by trajectory.py", facts)
+                rows[path.stem] = judging.score(Path(folder) / "generator")
+            results["floor"] = judging.floor
+            write_text(options.out / "trajectory.json", json.dumps(plain(results), indent=1) + "\n")
+            console.print(f"{name}, {int(path.stem) / 1000:g} kimg: " + line(rows[path.stem]), highlight=False)
+
+
+def draw(results: Results, path: Path) -> None:
+    """FID, recall and coverage over the images seen, one line a run; real images are at 1."""
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
+        for run, rows in results["runs"].items():
+            points = sorted((int(seen) / 1000, row[name]) for seen, row in rows.items())
+            axis.plot(*zip(*points, strict=True), label=run, marker=".")
+        axis.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
+        axis.set(title=f"{title}, over real images'", xlabel="thousand images")
+        if name.endswith("fid"):
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=90)
+
+
+def show(results: Results, screen: Console) -> None:
+    """One row a checkpoint."""
+    table = Table(caption=f"over the floor, in the features of {SPACES}")
+    for column in ("run", "kimg", *FIGURES, "agreement", "score"):
+        table.add_column(column)
+    for run, rows in results.get("runs", {}).items():
+        for seen, row in sorted(rows.items()):
+            both = [" · ".join(f"{row[f'{space}/{figure}']:.2f}" for space in SPACES) for figure in FIGURES]
+            table.add_row(run, f"{int(seen) / 1000:g}", *both, f"{row['agreement']:+.2f}", f"{row['score']:.2f}")
+    screen.print(table)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="[NAME=]RUN", help="runs whose checkpoints are judged")
+    parser.add_argument("--data", help="real images, as expressivegan train takes them; without, only shows")
+    parser.add_argument(
+        "--kimg", type=float, nargs="+", default=[], help="the checkpoints nearest to these; default all"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="trajectory.json and trajectory.png")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)  # so that a training beside it keeps its core
+    try:
+        results = read_json(options.out / "trajectory.json")
+        if options.runs:
+            if options.data is None:
+                raise InputError("--data is missing: what the runs were trained on")
+            runs = dict(named(given) for given in options.runs)
+            options.out.mkdir(parents=True, exist_ok=True)
+            judge(runs, options, results)
+        if results.get("runs"):
+            draw(results, options.out / "trajectory.png")
+        show(results, Console(width=None if sys.stdout.isatty() else 150))
+    except ExpressiveGANError as error:
+        print(f"trajectory: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("trajectory: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
