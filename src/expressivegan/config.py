@@ -122,10 +122,10 @@ class TrainConfig:
     """The teacher's map of a made image matches the generator's M, and the other way round."""
     logit_weight: float = 0.1
     """The teacher's logits of made images are distributed as those of real ones of their class (an energy distance)."""
-    logit_after: float = 0.25
-    """Share of the run after which that is asked: before, it costs fidelity (docs/recipe.md)."""
+    logit_kimg: float = 20.0
+    """Thousands of images after which that is asked: before, it costs fidelity (docs/recipe.md)."""
     flip_weight: float = 0.05
-    """The teacher sees no disease in the base of a diseased image, and before `logit_after` the label in each image (a
+    """The teacher sees no disease in the base of a diseased image, and before `logit_kimg` the label in each image (a
     hinge on the logits)."""
     diversity_weight: float = 1.0
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
@@ -173,7 +173,7 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to below 1")
-        for name in ("rate_end", "ema_kimg", "ema_share"):
+        for name in ("rate_end", "ema_kimg", "ema_share", "logit_kimg"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} (={getattr(self, name)}) must be 0 or more")
         for field in fields(self):
@@ -183,7 +183,7 @@ class TrainConfig:
         if self.gamma > 0 and self.gamma_end == 0:
             raise InputError(f"gamma_end (={self.gamma_end}) must be positive, as gamma (={self.gamma}) is, or both 0")
         shares = ("steer_share", "steer_drawn", "free_share", "augment", "area_limit")
-        for name in (*shares, "free_after", "logit_after", "detail_after"):
+        for name in (*shares, "free_after", "detail_after"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
@@ -205,6 +205,9 @@ class TrainConfig:
         Raises:
             InputError: a name that no setting has.
         """
+        if "logit_after" in found:  # a share of the run, in an earlier version
+            found = {"logit_kimg": found["logit_after"] * found["kimg"]} | found
+            del found["logit_after"]
         unknown = sorted(set(found) - {f.name for f in fields(cls)})
         if unknown:
             raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
@@ -227,20 +230,21 @@ _CPU_64 = TrainConfig()
 PRESETS: dict[str, Preset] = {
     "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, about 30 minutes; CAM guidance and acting maps on"),
     "demo": Preset(
-        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0, logit_after=1.0),
+        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0, logit_kimg=24.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
     ),
     # Growing, with --init: the widths of cpu-64, so that its weights carry over. The squared gradient of the same score
-    # in four times the pixels is a quarter, so gamma grows; maps act already, so free pairs begin earlier; an average
-    # over more than a few steps, since the start is worth keeping (docs/growing.md).
+    # in four times the pixels is a quarter, so gamma ends at 0.2 times as much, and begins not far above; maps act
+    # already, so free pairs begin earlier; an average over more than a few steps, since the start is worth keeping
+    # (docs/growing.md).
     "grow-128": Preset(
-        replace(_CPU_64, resolution=128, batch=32, kimg=100.0, gamma=8.0, gamma_end=2.0, ema_share=0.2, free_after=0.5,
-                logit_after=0.0, detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
-        "128 px, 37 minutes of one CPU core, with --init from a 64 px run",
+        replace(_CPU_64, resolution=128, kimg=60.0, gamma=3.0, gamma_end=0.8, ema_share=0.2, free_after=0.5,
+                logit_kimg=0.0, detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
+        "128 px, 34 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
         replace(_CPU_64, resolution=224, batch=16, kimg=50.0, gamma=20.0, gamma_end=6.0, ema_share=0.2,
-                free_after=0.5, logit_after=0.0, detail_after=0.0, sample_every=2.0, checkpoint_every=4.0),
+                free_after=0.5, logit_kimg=0.0, detail_after=0.0, sample_every=2.0, checkpoint_every=4.0),
         "224 px on two CPU cores, with --init from a 128 px run; not yet measured",
     ),
     "gpu-128": Preset(

@@ -192,7 +192,7 @@ def terms_of(images: ImageSet, guide: Guide | None, **changes: float) -> set[str
     everything = dict.fromkeys(WEIGHTS, 0.5)
     run = Run(
         images,
-        tiny_config(**(everything | {"steer_share": 0.5, "logit_after": 0.0, "detail_after": 0.0} | changes)),
+        tiny_config(**(everything | {"steer_share": 0.5, "logit_kimg": 0.0, "detail_after": 0.0} | changes)),
         guide,
         make_fabric("cpu", "32-true"),
     )
@@ -212,7 +212,7 @@ def test_every_term_can_be_turned_off(phantoms: ImageSet, guide: Guide, name: st
 
 
 def test_a_margin_gives_way_to_the_distribution_of_logits(phantoms: ImageSet, guide: Guide) -> None:
-    run = Run(phantoms, tiny_config(kimg=1.0, logit_after=0.5), guide, make_fabric("cpu", "32-true"))
+    run = Run(phantoms, tiny_config(kimg=1.0, logit_kimg=0.5), guide, make_fabric("cpu", "32-true"))
     run.look_at_real(None)
     early = run.step(lambda terms: None)
     run.seen = 500
@@ -238,7 +238,7 @@ def test_without_a_teacher(phantoms: ImageSet, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*EVERY IMAGE COUNTS AS A PATIENT")
 def test_a_set_without_a_reference(phantoms: ImageSet) -> None:
     teacher = tiny_teacher(reference=None)
-    run = Run(phantoms, tiny_config(logit_after=0.0), Guide(teacher, phantoms.classes, None), make_fabric("cpu"))
+    run = Run(phantoms, tiny_config(logit_kimg=0.0), Guide(teacher, phantoms.classes, None), make_fabric("cpu"))
     run.look_at_real(None)
     terms = run.step(lambda terms: None)
     assert {"g_cam", "g_logits"} <= set(terms)
@@ -470,6 +470,7 @@ def test_settings_of_another_version_are_named() -> None:
     assert TrainConfig.from_json(tiny_config(seed=3).to_json()) == tiny_config(seed=3)
     with pytest.raises(InputError, match="colour, which this version does not know"):
         TrainConfig.from_json({"colour": 1})
+    assert TrainConfig.from_json({"kimg": 240.0, "logit_after": 0.25}).logit_kimg == 60
     later = ("gamma_end", "detail_weight", "detail_after")
     older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name not in later}
     assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0)

@@ -223,7 +223,7 @@ class Run:
             augment_real=draws[0],
             augment_fake=draws[1],
             gamma=self.gamma() if step % config.penalty_every == 0 else 0.0,
-            logits=config.logit_weight if self.progress() >= config.logit_after else 0.0,
+            logits=config.logit_weight if self.seen >= 1000 * config.logit_kimg else 0.0,
             detail=config.detail_weight if self.progress() >= config.detail_after else 0.0,
         )
 
