@@ -3,6 +3,7 @@
     python benchmarks/search.py --data DIR --teacher TEACHER --out search                      the recipe
     python benchmarks/search.py --data DIR --teacher TEACHER --arms guidance --rungs 20 --seeds 0 1 2 --out ablation
     python benchmarks/search.py --out search                                                   the table, so far
+    python benchmarks/search.py --out ablation --also ablation-2      of two that ran side by side, with other seeds
 
 Every arm (`arms.py`) is a short run with the schedule of the longest rung. It is stopped at each rung, judged, and only
 the better half goes on (`--keep 1` keeps all). A rung is minutes of one core: the speeds of all arms are measured
@@ -22,7 +23,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,20 @@ def show(results: Results, screen: Console) -> None:
         screen.print(table)
 
 
+def merge(results: Results, folders: Sequence[Path]) -> Results:
+    """Adds the figures of searches of the same kind that ran elsewhere, with other seeds or arms."""
+    for folder in folders:
+        found = read_json(folder / "search.json")
+        if found.get("search") != results.get("search"):
+            raise InputError(
+                f"--also (={folder}) must hold a search like that of --out ({results.get('search')}), not "
+                f"{found.get('search')}"
+            )
+        for rung, rows in found.get("figures", {}).items():
+            results.setdefault("figures", {}).setdefault(rung, {}).update(rows)
+    return results
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="real images, as expressivegan train takes them; without, only shows")
@@ -272,6 +287,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=float, default=0.5, help="share of the arms that goes on to the next rung")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, required=True, help="runs and search.json")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders of others, to be shown with it")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # minutes of one core
     try:
@@ -283,7 +299,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise InputError(f"--keep (={options.keep}) must be above 0 and at most 1")
             options.out.mkdir(parents=True, exist_ok=True)
             search(options, results)
-        show(results, Console(width=None if sys.stdout.isatty() else 150))
+        show(merge(results, options.also), Console(width=None if sys.stdout.isatty() else 150))
     except ExpressiveGANError as error:
         print(f"search: {error}", file=sys.stderr)
         return 2
