@@ -255,8 +255,8 @@ class Evaluate:
     features: tuple[str, ...] = ("judge", "selfsup")
     """Feature spaces: judge, selfsup, xrv:NAME, inception[:PATH], rad-dino[:PATH], module:NAME:ATTRIBUTE, onnx:PATH."""
     feature_resolution: int | None = None
-    """Side at which judge and selfsup see images; default the images' own, from 64 to 128. Fitting them once takes four
-    times as long at twice the side."""
+    """Side at which judge and selfsup see images; default the images' own, from 64 to 128. They are fitted once for
+    each size."""
     sections: tuple[Literal["fidelity", "diversity", "agreement", "anatomy", "shortcuts", "memorisation"], ...] = ()
     """What to measure of the standard suite; default all."""
     teachers: tuple[Path, ...] = ()

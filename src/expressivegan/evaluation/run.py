@@ -123,9 +123,8 @@ class Evaluation(Subject):
         return [name for name in SECTIONS if name in sections]
 
     def _fitting_cost(self, space: str) -> float:
-        """Half a second an image of 64 px, roughly, with the recipes that are shipped."""
-        side = self.feature_resolution or 64
-        return len(self.labels("judge")) / 2 * (side / 64) ** 2 if space in _FITTED else 1.0
+        """Half a second an image, roughly, with the recipes that are shipped."""
+        return len(self.labels("judge")) / 2 if space in _FITTED else 1.0
 
     def _open(self, spaces: Sequence[str], plan: Plan) -> None:
         """Opens all feature spaces; whatever is wrong with one that was asked for is said before any is measured."""

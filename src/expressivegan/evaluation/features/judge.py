@@ -62,8 +62,7 @@ class JudgeRecipe:
 class JudgeClassifier:
     """An independent classifier of border-masked images, and the 512 features in front of its last layer.
 
-    A ResNet-18 (He et al. 2016) of one channel, with a 3x3 stem of stride 2 and no max pooling, as fits 64 px.
-    Make one with `fit`.
+    A ResNet-18, see `Encoder`. Make one with `fit`.
     """
 
     name = "judge"
@@ -108,7 +107,7 @@ class JudgeClassifier:
         key = training_key(cls.name, asdict(recipe), seed, group, images, target, classes)
 
         def build() -> _Judge:
-            return _Judge(len(classes), recipe.border)
+            return _Judge(len(classes), recipe)
 
         def train(network: _Judge) -> None:
             _train_judge(network, prepared, torch.from_numpy(target), recipe, seed, progress)
@@ -144,9 +143,9 @@ class JudgeClassifier:
 class _Judge(nn.Module):
     """(B, 1, S, S) in [-1, 1] → logits (B, K)."""
 
-    def __init__(self, classes: int, border: float) -> None:
+    def __init__(self, classes: int, recipe: JudgeRecipe) -> None:
         super().__init__()
-        self.encode = Encoder((2, 2, 2, 2), border)
+        self.encode = Encoder((2, 2, 2, 2), recipe.border, recipe.resolution)
         self.head = nn.Linear(WIDTH, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class SelfSupervisedFeatures:
         key = training_key(cls.name, asdict(recipe), seed, group, images, None, ())
 
         def build() -> Encoder:
-            return Encoder((1, 1, 1, 1), recipe.border)
+            return Encoder((1, 1, 1, 1), recipe.border, recipe.resolution)
 
         def train(network: Encoder) -> None:
             _train_vicreg(network, prepared, recipe, seed, progress)
