@@ -106,7 +106,7 @@ def _figures(results: Mapping[str, Any] | None) -> str:
         "## How good it is", "",
         f"{results['generated']['images']} images against {against['images']} real ones of {against['patients']} "
         f"{data['held_against']} patients. Brackets are 95% intervals. The floor is real against other real images, at "
-        "equal numbers and class mix.", "",
+        f"equal numbers and class mix. Judge and selfsup see images at {data.get('feature_resolution', 64)} px.", "",
         *(f"- {sentence}" for sentence in results["summary"]),
         *(f"- Not measured: {name}: {why}" for name, why in results["left_out"].items()), "",
     ]  # fmt: skip
