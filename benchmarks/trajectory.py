@@ -97,6 +97,7 @@ def draw(results: Results, path: Path) -> None:
         if name.endswith("fid"):
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
     figure.axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=90)
 
