@@ -234,8 +234,8 @@ PRESETS: dict[str, Preset] = {
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
     ),
     # Growing, with --init: the widths of cpu-64, so that its weights carry over. The squared gradient of the same score
-    # in four times the pixels is a quarter, so gamma ends at 0.2 times as much, and begins not far above; maps act
-    # already, so free pairs begin earlier; an average over more than a few steps, since the start is worth keeping
+    # in four times the pixels is a quarter, so gamma ends at four times the parent's, and begins not far above; maps
+    # act already, so free pairs begin earlier; an average over more than a few steps, since the start is worth keeping
     # (docs/growing.md).
     "grow-128": Preset(
         replace(_CPU_64, resolution=128, kimg=60.0, gamma=3.0, gamma_end=0.8, ema_share=0.2, free_after=0.5,
@@ -249,12 +249,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "gpu-128": Preset(
         replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, gamma_end=0.6, penalty_every=1,
-                augment=0.3, ema_kimg=10.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+                augment=0.3, logit_kimg=100.0, ema_kimg=10.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
         "128 px on one GPU; a starting point, not yet measured",
     ),
     "gpu-224": Preset(
         replace(_CPU_64, resolution=224, width=384, batch=64, kimg=4000.0, gamma=15.0, gamma_end=1.5, penalty_every=2,
-                augment=0.3, ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+                augment=0.3, logit_kimg=100.0, ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
         "224 px on one or more GPUs (torchrun); a starting point, not yet measured",
     ),
     # What is left of cpu-64 without a teacher's say is an R3GAN-like network: residual blocks without normalisation,

@@ -19,7 +19,7 @@ from expressivegan.data.decode import Fit
 from expressivegan.errors import ExpressiveGANError, InputError
 from expressivegan.evaluation import SUITES, Evaluation, Model, from_model, read_generated
 from expressivegan.evaluation.collect import check_classes, open_for_evaluation
-from expressivegan.evaluation.comparison import check_groups
+from expressivegan.evaluation.comparison import check_groups, feature_side
 from expressivegan.evaluation.faithfulness import Networks
 from expressivegan.explain.opening import networks_of_run
 from expressivegan.report.evaluation import remove_figures, write_figures
@@ -68,6 +68,7 @@ def evaluate(
         raise InputError("--other-data says that a model was trained on others; it does not go with --images")
     opened = None if model is None else open_for_evaluation(model)
     side = resolution or (64 if opened is None else opened.network.resolution)
+    feature_side(side, feature_resolution)
     data = load_images(source, side, fit=fit or ("stretch" if opened is None else opened.origin.fit))
     check_groups(data, group)
     if opened is not None:

@@ -49,6 +49,18 @@ def check_groups(data: ImageSet, group: str) -> None:
             raise DataError(f"patients of the group {other} stand in {one} too: no figure would mean anything")
 
 
+def feature_side(resolution: int, asked: int | None) -> int:
+    """Side at which networks that are fitted here see images: as asked, or the images' own, from 64 to 128 px.
+
+    Raises:
+        InputError: a side that no such network can have.
+    """
+    side = min(max(resolution, 64), 128) if asked is None else asked
+    if not 16 <= side <= 512:
+        raise InputError(f"feature_resolution (={side}) must be from 16 to 512 px")
+    return side
+
+
 @dataclass
 class Comparison:
     """One set of synthetic images beside one set of real ones."""
@@ -76,11 +88,10 @@ class Comparison:
         side = self.data.resolution
         if self.made.images.shape[1:] != (side, side):
             raise InputError(f"images are {self.made.images.shape[1:]}, and the data were loaded at {side} px")
-        if self.feature_resolution is None:
-            given = self.judge_recipe or self.selfsup_recipe
-            self.feature_resolution = min(max(side, 64), 128) if given is None else given.resolution
-        if not 16 <= self.feature_resolution <= 512:
-            raise InputError(f"feature_resolution (={self.feature_resolution}) must be from 16 to 512 px")
+        given = self.judge_recipe or self.selfsup_recipe
+        if self.feature_resolution is None and given is not None:
+            self.feature_resolution = given.resolution
+        self.feature_resolution = feature_side(side, self.feature_resolution)
         self.judge_recipe = self.judge_recipe or JudgeRecipe(resolution=self.feature_resolution)
         self.selfsup_recipe = self.selfsup_recipe or SelfSupervisedRecipe(resolution=self.feature_resolution)
         check_groups(self.data, self.group)
