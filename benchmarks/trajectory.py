@@ -77,7 +77,7 @@ def judge(runs: Mapping[str, Path], options: argparse.Namespace, results: Result
             network, _ = make_networks(own, images.classes, images.reference)
             network.load_state_dict(state["ema"])
             with tempfile.TemporaryDirectory() as folder:
-                facts = {"data_hash": images.data_hash, "classes": list(images.classes), "fit": own.fit}
+                facts = {"data_hash": images.data_hash, "config": own.to_json()}
                 save_model(network, Path(folder) / "generator", "judged by trajectory.py", facts)
                 rows[path.stem] = judging.score(Path(folder) / "generator")
             results["floor"] = judging.floor
