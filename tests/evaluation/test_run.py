@@ -355,9 +355,6 @@ def test_groups_must_be_there_and_apart(data: ImageSet, cache: Path) -> None:
         judged(replace(data, patients=twice), honest(), cache, group="test")
 
 
-# --- the bar ----------------------------------------------------------------------------------------------------------
-
-
 def test_networks_fitted_here_see_what_only_large_images_show(tmp_path: Path) -> None:
     data = load_images("phantom:60", 128, progress=False)
     labels = np.arange(30) % 3
@@ -377,6 +374,9 @@ def test_networks_fitted_here_see_what_only_large_images_show(tmp_path: Path) ->
     assert 10 * moved[64] < moved[128]
     with pytest.raises(InputError, match="feature_resolution"):
         Comparison(data, made, cache=tmp_path, feature_resolution=4)
+
+
+# --- the bar ----------------------------------------------------------------------------------------------------------
 
 
 def test_one_bar_over_all_steps() -> None:
