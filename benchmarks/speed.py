@@ -29,7 +29,7 @@ import torch
 
 from expressivegan import CXR_CAM_Teacher, ImageSet, load_images
 from expressivegan.config import TrainConfig, preset
-from expressivegan.devices import Precision, make_fabric
+from expressivegan.devices import Precision, make_fabric, peak_gib
 from expressivegan.synthesis import generate
 from expressivegan.training import Guide
 from expressivegan.training.build import make_networks
@@ -129,16 +129,6 @@ def generation(run: Run, count: int, precision: Precision) -> float:
     for _ in generate(model, range(count), device=str(run.fabric.device), precision=precision):
         pass
     return time.perf_counter() - start
-
-
-def peak_gib() -> float | None:
-    """The largest resident memory of this process so far, or None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def main() -> int:

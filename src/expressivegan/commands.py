@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data_commands import data_table
-from expressivegan.devices import Device, Precision, make_fabric
+from expressivegan.devices import Device, Precision, make_fabric, peak_gib
 from expressivegan.errors import InputError, Stopped
 from expressivegan.generate_command import generate
 from expressivegan.health import health_check
@@ -235,13 +234,10 @@ def _dry_run(
     console.print(table)
     for name, network in zip("GD", make_networks(config, images.classes, images.reference), strict=True):
         console.print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters")
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**30
-        if fabric.device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    )
+    peak = torch.cuda.max_memory_allocated() / 2**30 if fabric.device.type == "cuda" else peak_gib()
     console.print(f"device {fabric.device}, precision {config.precision} → {fabric._precision.precision}")
-    console.print(f"measured in a few steps: {speed:.0f} images/s, {peak:.1f} GiB at the peak")
+    memory = "" if peak is None else f", {peak:.1f} GiB at the peak"
+    console.print(f"measured in a few steps: {speed:.0f} images/s{memory}")
     console.print(f"{kimg:.0f} thousand images: about {kimg * 1000 / speed / 60:.0f} minutes")
 
 

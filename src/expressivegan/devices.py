@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -47,6 +48,16 @@ def resolve_device(device: Device) -> str:
 def resolve_precision(precision: Precision, device: str) -> Precision:
     """`auto` becomes bf16-mixed where the hardware has it, else 32-true."""
     return ("bf16-mixed" if fast_bf16(device) else "32-true") if precision == "auto" else precision
+
+
+def peak_gib() -> float | None:
+    """The largest resident memory of this process so far, or None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def make_fabric(device: Device = "auto", precision: Precision = "auto") -> "Fabric":
