@@ -92,7 +92,7 @@ class TrainConfig:
     """Fewest channels, at the finest levels."""
     batch: int = 16
     """Images in a step, over all processes. 16 learn more from as many images than 32 or 8 do (docs/recipe.md)."""
-    kimg: float = 240.0
+    kimg: float = 360.0
     """Length of training in thousands of images."""
     rate: float = 2e-4
     """Adam's learning rate at the start."""
@@ -130,10 +130,11 @@ class TrainConfig:
     hinge on the logits)."""
     diversity_weight: float = 1.0
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
-    detail_weight: float = 0.1
-    """Made images have the power of real ones at each spatial frequency."""
-    detail_after: float = 0.5
-    """Share of the run after which that is asked: before, it is pleased with noise (docs/recipe.md)."""
+    detail_weight: float = 0.3
+    """Made images have, in distribution, the power of real ones of their class at each spatial frequency (an energy
+    distance)."""
+    detail_kimg: float = 120.0
+    """Thousands of images after which that is asked: before, it is pleased with noise (docs/recipe.md)."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
     area_limit: float = 0.22
@@ -174,7 +175,7 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to below 1")
-        for name in ("rate_end", "ema_kimg", "ema_share", "logit_kimg"):
+        for name in ("rate_end", "ema_kimg", "ema_share", "logit_kimg", "detail_kimg"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} (={getattr(self, name)}) must be 0 or more")
         for field in fields(self):
@@ -184,7 +185,7 @@ class TrainConfig:
         if self.gamma > 0 and self.gamma_end == 0:
             raise InputError(f"gamma_end (={self.gamma_end}) must be positive, as gamma (={self.gamma}) is, or both 0")
         shares = ("steer_share", "steer_drawn", "free_share", "augment", "area_limit")
-        for name in (*shares, "free_after", "detail_after"):
+        for name in (*shares, "free_after"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
@@ -206,9 +207,10 @@ class TrainConfig:
         Raises:
             InputError: a name that no setting has.
         """
-        if "logit_after" in found:  # a share of the run, in an earlier version
-            found = {"logit_kimg": found["logit_after"] * found["kimg"]} | found
-            del found["logit_after"]
+        for name in ("logit", "detail"):  # a share of the run, in an earlier version
+            if f"{name}_after" in found:
+                found = {f"{name}_kimg": found[f"{name}_after"] * found["kimg"]} | found
+                del found[f"{name}_after"]
         unknown = sorted(set(found) - {f.name for f in fields(cls)})
         if unknown:
             raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
@@ -240,22 +242,24 @@ PRESETS: dict[str, Preset] = {
     # (docs/growing.md).
     "grow-128": Preset(
         replace(_CPU_64, resolution=128, kimg=60.0, gamma=3.0, gamma_end=0.8, ema_share=0.2, free_after=0.5,
-                logit_kimg=0.0, detail_after=0.0, sample_every=5.0, checkpoint_every=10.0),
+                logit_kimg=0.0, detail_kimg=0.0, sample_every=5.0, checkpoint_every=10.0),
         "128 px, 34 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
         replace(_CPU_64, resolution=224, kimg=40.0, gamma=10.0, gamma_end=2.5, ema_share=0.2, free_after=0.5,
-                logit_kimg=0.0, detail_after=0.0, sample_every=2.0, checkpoint_every=4.0),
+                logit_kimg=0.0, detail_kimg=0.0, sample_every=2.0, checkpoint_every=4.0),
         "224 px, an hour of one CPU core, with --init from a 128 px run",
     ),
     "gpu-128": Preset(
         replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, gamma_end=0.6, penalty_every=1,
-                augment=0.3, logit_kimg=100.0, ema_kimg=10.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+                augment=0.3, logit_kimg=100.0, detail_kimg=800.0, ema_kimg=10.0, rate_end=5e-5, sample_every=50.0,
+                checkpoint_every=100.0),
         "128 px on one GPU; a starting point, not yet measured",
     ),
     "gpu-224": Preset(
         replace(_CPU_64, resolution=224, width=384, batch=64, kimg=4000.0, gamma=15.0, gamma_end=1.5, penalty_every=2,
-                augment=0.3, logit_kimg=100.0, ema_kimg=20.0, rate_end=5e-5, sample_every=50.0, checkpoint_every=100.0),
+                augment=0.3, logit_kimg=100.0, detail_kimg=1300.0, ema_kimg=20.0, rate_end=5e-5, sample_every=50.0,
+                checkpoint_every=100.0),
         "224 px on one or more GPUs (torchrun); a starting point, not yet measured",
     ),
     # What is left of cpu-64 without a teacher's say is an R3GAN-like network: residual blocks without normalisation,

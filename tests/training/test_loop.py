@@ -192,7 +192,7 @@ def terms_of(images: ImageSet, guide: Guide | None, **changes: float) -> set[str
     everything = dict.fromkeys(WEIGHTS, 0.5)
     run = Run(
         images,
-        tiny_config(**(everything | {"steer_share": 0.5, "logit_kimg": 0.0, "detail_after": 0.0} | changes)),
+        tiny_config(**(everything | {"steer_share": 0.5, "logit_kimg": 0.0, "detail_kimg": 0.0} | changes)),
         guide,
         make_fabric("cpu", "32-true"),
     )
@@ -470,10 +470,11 @@ def test_settings_of_another_version_are_named() -> None:
     assert TrainConfig.from_json(tiny_config(seed=3).to_json()) == tiny_config(seed=3)
     with pytest.raises(InputError, match="colour, which this version does not know"):
         TrainConfig.from_json({"colour": 1})
-    assert TrainConfig.from_json({"kimg": 240.0, "logit_after": 0.25}).logit_kimg == 60
-    later = ("gamma_end", "detail_weight", "detail_after")
+    shares = {"kimg": 240.0, "logit_after": 0.25, "detail_after": 0.5}
+    assert TrainConfig.from_json(shares) == TrainConfig(kimg=240.0, logit_kimg=60.0, detail_kimg=120.0)
+    later = ("gamma_end", "detail_weight", "detail_kimg")
     older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name not in later}
-    assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0)
+    assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0, detail_kimg=120.0)
 
 
 def test_gamma_falls_geometrically(phantoms: ImageSet) -> None:
@@ -487,7 +488,7 @@ def test_gamma_falls_geometrically(phantoms: ImageSet) -> None:
 
 
 def test_detail_is_charged_late(phantoms: ImageSet) -> None:
-    run = Run(phantoms, tiny_config(kimg=1.0, detail_after=0.5), None, make_fabric("cpu", "32-true"))
+    run = Run(phantoms, tiny_config(kimg=1.0, detail_kimg=0.5), None, make_fabric("cpu", "32-true"))
     assert run.draw(0).detail == 0
     run.seen = 500
     assert run.draw(0).detail == run.config.detail_weight > 0
@@ -560,7 +561,7 @@ other = os.fork()
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
 try:
     images = phantom_set(120)
-    settings = {{"batch": 16, "kimg": 0.096, "augment": 1.0, "detail_weight": 0.01, "checkpoint_every": 0.048}}
+    settings = {{"batch": 16, "kimg": 0.096, "augment": 1.0, "checkpoint_every": 0.048}}
     config = tiny_config(precision="64-true", **settings)
     guide = Guide(tiny_teacher(), images.classes, images.reference)
     train(images, config, Path({out!r}), guide, device="cpu")
@@ -584,8 +585,7 @@ def test_two_processes_train_as_one(phantoms: ImageSet, guide: Guide, tmp_path: 
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | shared | {"OMP_NUM_THREADS": "1"},
                           capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    # Detail with a tenth of its weight: its slope is steep where there is little power, which amplifies rounding
-    settings = {"batch": 16, "kimg": 0.096, "augment": 1.0, "detail_weight": 0.01, "checkpoint_every": 0.048}
+    settings = {"batch": 16, "kimg": 0.096, "augment": 1.0, "checkpoint_every": 0.048}
     config = tiny_config(precision="64-true", **settings)
     go(phantoms, config, tmp_path / "one", guide)
     one, two = last_state(tmp_path / "one"), last_state(tmp_path / "two")

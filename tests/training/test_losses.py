@@ -5,20 +5,16 @@ import math
 import pytest
 import torch
 
-from expressivegan.teacher import referenced
 from expressivegan.training.losses import (
     area_cost,
     base_hinge,
     censored_match,
-    class_logits,
     gradient_penalty,
     hidden_change,
     image_hinge,
-    logit_energy,
     lost_diversity,
     map_match,
     relativistic,
-    wrong_detail,
 )
 from tiny import noise, pictures
 
@@ -47,26 +43,6 @@ def test_gradient_penalty_of_a_linear_score_is_its_weight_squared() -> None:
 def test_gradient_penalty_of_a_square() -> None:
     x = pictures(2, 4).requires_grad_()
     assert torch.allclose(gradient_penalty(x.square().sum(dim=(1, 2, 3))[:, None], x), 4 * x.square().sum((1, 2, 3)))
-
-
-def test_detail_is_compared_ring_by_ring_and_group_by_group() -> None:
-    x = noise(16, 1, 32, 32)
-    assert wrong_detail(x, x).item() == 0
-    assert wrong_detail(x, x + 0.5).item() == pytest.approx(0, abs=1e-4)  # brightness is no detail
-    louder = torch.cat([2 * x[:8], x[8:]])  # ln 4 in one group of two
-    assert wrong_detail(x, louder).item() == pytest.approx(math.log(4) / 2, rel=1e-4)
-    assert wrong_detail(x, louder, group=16).item() == pytest.approx(math.log(2.5), rel=0.15)  # their mean is 2.5
-    soft = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
-    assert wrong_detail(x, soft).item() > 0.5  # too little counts as too much does
-    found = soft.clone().requires_grad_()
-    wrong_detail(x, found).backward()  # type: ignore[no-untyped-call]
-    assert found.grad is not None
-    assert torch.isfinite(found.grad).all()
-    assert float((found.grad * soft).sum()) < 0  # it asks for more
-    flat = torch.zeros(2, 1, 32, 32, requires_grad=True)
-    wrong_detail(x[:2], flat).backward()  # type: ignore[no-untyped-call]
-    assert flat.grad is not None
-    assert torch.isfinite(flat.grad).all()
 
 
 @pytest.mark.parametrize(
@@ -136,36 +112,6 @@ def test_image_hinge_by_hand() -> None:
     # NORMAL is ahead by 0.5, BACTERIA by 0.25 of the margin of 1; VIRUS by 4
     assert image_hinge(image, labels, 0).item() == pytest.approx((0.5 + 0.75 + 0) / 3)
     assert image_hinge(torch.eye(3) * 10, labels, 0).item() == 0
-
-
-def test_logit_energy_by_hand() -> None:
-    told = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 5.0], [9.0, 12.0]])  # less the first: 0, 2; 0, 3
-    real = class_logits(told, torch.tensor([0, 0, 1, 1]), 0)
-    assert real.spread.tolist() == pytest.approx([2.0, 3.0], abs=1e-4)
-    assert class_logits(told, torch.zeros(4, dtype=torch.long), 0, most=3).logits.shape == (3, 2)  # evenly
-    made, labels = torch.tensor([[0.0, 1.0], [0.0, 4.0], [0.0, 7.0]]), torch.tensor([0, 0, 1])
-    # of class 0: 1 is 1 from the real ones on average, 4 is 3, and they are 3 apart; class 1 has no pair
-    kinds = torch.zeros(3, dtype=torch.bool)
-    assert logit_energy(made, labels, kinds, real, 4).item() == pytest.approx(1 + 3 - 3 - 2, abs=1e-4)
-    assert logit_energy(made[[0, 2, 1]], labels[[0, 2, 1]], kinds, real, 2).item() == 0  # no pair in any group
-    assert logit_energy(made, labels, torch.tensor([True, False, False]), real, 4).item() == 0  # nor of any kind
-    shifted = class_logits(told + torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0, 0, 1, 1]), 0)
-    assert torch.equal(shifted.logits, real.logits)  # softmax ignores a number that is added to all
-
-
-def test_logit_energy_is_least_where_the_distributions_agree() -> None:
-    g = torch.Generator().manual_seed(0)
-    labels = torch.arange(3).repeat(2000)
-
-    def drawn(spread: float) -> torch.Tensor:
-        clean = torch.nn.functional.one_hot(labels, 3) * 2.0
-        return referenced(clean + spread * torch.randn(6000, 3, generator=g), 0)
-
-    real = class_logits(drawn(1.0), labels, 0)
-    kinds = torch.zeros_like(labels)
-    same, clearer = (logit_energy(drawn(spread), labels, kinds, real, 8) for spread in (1.0, 0.3))
-    assert same.item() == pytest.approx(0, abs=0.03)
-    assert clearer.item() > 0.1  # images of which the teacher is too sure are charged, too
 
 
 def test_lost_diversity() -> None:

@@ -17,12 +17,14 @@ from expressivegan.config import TrainConfig
 from expressivegan.data import ImageSet
 from expressivegan.errors import CheckpointError, DataError, InputError
 from expressivegan.streams import Streams, derive_seed, generator
+from expressivegan.teacher import referenced
 from expressivegan.training.augment import draw_augmentation
 from expressivegan.training.build import make_networks
 from expressivegan.training.dcgan import dcgan_step
 from expressivegan.training.ema import AveragedModel
+from expressivegan.training.energy import log_power, real_points
 from expressivegan.training.guidance import Guide, look_at_real
-from expressivegan.training.losses import GROUP, class_logits
+from expressivegan.training.losses import GROUP
 from expressivegan.training.start import Start, begin_from
 from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
 from expressivegan.training.views import draw_ellipses
@@ -69,19 +71,24 @@ class Run:
         self.cams: npt.NDArray[np.float16] | None = None
 
     def look_at_real(self, cache_dir: Path | None) -> None:
-        """Has the teacher look at every real image, where its maps or logits are asked for: once, and kept.
+        """Takes of every real image what made ones are held against, and has the teacher look at it, where its maps or
+        logits are asked for: once, and kept.
 
         The baseline asks its teacher in every step instead.
         """
-        config, guide = self.config, self.nets.guide
+        config, guide, K = self.config, self.nets.guide, len(self.images.classes)
+        labels = torch.from_numpy(self.images.labels[self.train]).to(self.fabric.device)
+        if config.detail_weight > 0 and config.method == "expressive":
+            parts = [self.images.batch(rows)[0] for rows in np.array_split(self.train, -(-len(self.train) // 256))]
+            power = torch.cat([log_power(part.to(self.fabric.device, self.dtype)) for part in parts])
+            self.nets = replace(self.nets, real_power=real_points(power, labels, K))
         if guide is None or config.method != "expressive" or not (config.guided or config.cam_weight_d > 0):
             return
         told = look_at_real(guide, self.images, cache_dir)
         self.cams = told.cams
         if told.logits.shape[1]:
             logits = torch.from_numpy(told.logits[self.train]).to(self.fabric.device, self.dtype)
-            labels = torch.from_numpy(self.images.labels[self.train]).to(self.fabric.device)
-            self.nets = replace(self.nets, real_logits=class_logits(logits, labels, guide.reference))
+            self.nets = replace(self.nets, real_logits=real_points(referenced(logits, guide.reference), labels, K))
 
     def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
         betas = (self.config.beta1, self.config.beta2)
@@ -224,7 +231,7 @@ class Run:
             augment_fake=draws[1],
             gamma=self.gamma() if step % config.penalty_every == 0 else 0.0,
             logits=config.logit_weight if self.seen >= 1000 * config.logit_kimg else 0.0,
-            detail=config.detail_weight if self.progress() >= config.detail_after else 0.0,
+            detail=config.detail_weight if self.seen >= 1000 * config.detail_kimg else 0.0,
         )
 
     def step(self, check: Callable[[Terms], None]) -> Terms:

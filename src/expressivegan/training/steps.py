@@ -15,21 +15,19 @@ from expressivegan.models.generator import Composition
 from expressivegan.synthesis.steering import ellipse_maps
 from expressivegan.teacher import referenced
 from expressivegan.training.augment import Augmentation, augment_images, augment_maps
+from expressivegan.training.energy import RealPoints, energy_distance, log_power
 from expressivegan.training.guidance import Guide
 from expressivegan.training.losses import (
     GROUP,
-    ClassLogits,
     area_cost,
     base_hinge,
     censored_match,
     gradient_penalty,
     hidden_change,
     image_hinge,
-    logit_energy,
     lost_diversity,
     map_match,
     relativistic,
-    wrong_detail,
 )
 from expressivegan.training.views import lung_view
 
@@ -53,7 +51,7 @@ class Batch:
         augment_real, augment_fake: draws.
         gamma: weight of R1 + R2, or 0 where none are due.
         logits: weight of the distance of the teacher's logits, 0 before it is charged.
-        detail: weight of wrong detail, 0 before it is charged.
+        detail: weight of the distance of the powers by spatial frequency, 0 before it is charged.
     """
 
     real: Tensor
@@ -74,8 +72,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step works on; the lesion critic is there once a batch has had free pairs, `real_logits` once the guide
-    has looked at the real images, if it knows their classes."""
+    """What a step works on; the lesion critic is there once a batch has had free pairs. What real images are held
+    against is there once they have been looked at: their `real_logits` if a guide knows their classes, and the
+    `real_power` of theirs by spatial frequency."""
 
     G: GeneratorWithCAMGuidance
     D: DiscriminatorWithExplain
@@ -84,7 +83,8 @@ class Networks:
     optimiser_d: torch.optim.Optimizer
     lesion_critic: DiscriminatorWithExplain | None = None
     optimiser_c: torch.optim.Optimizer | None = None
-    real_logits: ClassLogits | None = None
+    real_logits: RealPoints | None = None
+    real_power: RealPoints | None = None
 
     @property
     def optimisers(self) -> list[torch.optim.Optimizer]:
@@ -175,9 +175,12 @@ def _generator_loss(
         # Children of one label in several styles differ by their styles, which shall not make up for their anatomies
         kinds = batch.labels + nets.G.class_set.count * torch.where(batch.free, 1 + batch.styles, 0)
         terms["g_diversity"] = config.diversity_weight * lost_diversity(batch.real, parts.image, kinds)
-    if batch.detail > 0:
+    if batch.detail > 0 and nets.real_power is not None:
+        # No real image has a style apart from its label, so free pairs are held against none
+        kinds = torch.where(batch.free, torch.arange(len(batch.free), device=batch.free.device), -1)
         with torch.autocast(parts.image.device.type, enabled=False):
-            terms["g_detail"] = batch.detail * wrong_detail(batch.real, parts.image)
+            power = log_power(parts.image)
+            terms["g_detail"] = batch.detail * energy_distance(power, batch.labels, kinds, nets.real_power, GROUP)
     if config.area_weight > 0:
         terms["g_area"] = config.area_weight * area_cost(parts.mask, config.area_limit)
     if config.delta_weight > 0:
@@ -210,7 +213,7 @@ def _generator_loss(
 
 def _guidance(
     guide: Guide,
-    real: ClassLogits | None,
+    real: RealPoints | None,
     batch: Batch,
     parts: Composition,
     config: TrainConfig,
@@ -229,8 +232,8 @@ def _guidance(
         real = None
     if real is not None:
         with torch.autocast(logits.device.type, enabled=False):
-            seen = referenced(logits[:n].to(real.logits.dtype), guide.reference)
-            terms["g_logits"] = batch.logits * logit_energy(seen, labels, batch.steered[::2], real, GROUP // 2)
+            seen = referenced(logits[:n].to(real.points.dtype), guide.reference)
+            terms["g_logits"] = batch.logits * energy_distance(seen, labels, batch.steered[::2], real, GROUP // 2)
     if config.flip_weight > 0 and guide.reference is not None:
         cost = base_hinge(logits[n:], labels, guide.reference)
         if real is None:
