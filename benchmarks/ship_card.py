@@ -65,6 +65,8 @@ expressivegan generate --model {name} --num 64 --out images
 
 {data_facts(images)}
 - held back from generator, discriminator and teacher: {held}
+- {len(images)} images in all: with others, even more of the same set, `evaluate` and `counterfactual --data` ask for
+  `--other-data`
 
 ## How it was made
 
@@ -106,7 +108,9 @@ def _figures(results: Mapping[str, Any] | None) -> str:
         "## How good it is", "",
         f"{results['generated']['images']} images against {against['images']} real ones of {against['patients']} "
         f"{data['held_against']} patients. Brackets are 95% intervals. The floor is real against other real images, at "
-        f"equal numbers and class mix. Judge and selfsup see images at {data.get('feature_resolution', 64)} px.", "",
+        f"equal numbers and class mix. Judge, an independent classifier, and selfsup, a self-supervised network, were "
+        f"fitted on other patients and see images at {data.get('feature_resolution', 64)} px. What stands in quotation "
+        "marks are real images, most of them spoilt on purpose.", "",
         *(f"- {sentence}" for sentence in results["summary"]),
         *(f"- Not measured: {name}: {why}" for name, why in results["left_out"].items()), "",
     ]  # fmt: skip

@@ -76,12 +76,12 @@ def test_unfit_images_are_named() -> None:
 
 def test_places() -> None:
     rungs = {"blur 1": 10.0, "floor": 0.8, "blur 0.5": 1.1, "absent": float("nan")}
-    assert place_on_ladder(2.0, rungs) == "between blur 0.5 and blur 1"
-    assert place_on_ladder(1.1, rungs) == "at blur 0.5"
-    assert place_on_ladder(0.5, rungs) == "better than floor, the best"
-    assert place_on_ladder(99, rungs) == "worse than blur 1, the worst"
+    assert place_on_ladder(2.0, rungs) == 'between "blur 0.5" and "blur 1"'
+    assert place_on_ladder(1.1, rungs) == 'at "blur 0.5"'
+    assert place_on_ladder(0.5, rungs) == 'better than "floor", the best'
+    assert place_on_ladder(99, rungs) == 'worse than "blur 1", the worst'
     falling = {"floor": 0.9, "blur 0.5": 0.7, "blur 1": 0.2}
-    assert place_on_ladder(0.5, falling, higher_is_better=True) == "between blur 0.5 and blur 1"
-    assert place_on_ladder(0.95, falling, higher_is_better=True) == "better than floor, the best"
+    assert place_on_ladder(0.5, falling, higher_is_better=True) == 'between "blur 0.5" and "blur 1"'
+    assert place_on_ladder(0.95, falling, higher_is_better=True) == 'better than "floor", the best'
     with pytest.raises(InputError, match=r"figure \(=nan\)"):
         place_on_ladder(float("nan"), rungs)

@@ -124,28 +124,29 @@ def place_on_ladder(figure: float, rungs: Mapping[str, float], *, higher_is_bett
         higher_is_better: as of precision, recall and coverage; FID and KID are better low.
 
     Returns:
-        "between A and B" (A the better one), "at A", "better than A, the best" or "worse than A, the worst".
+        between "A" and "B" (A the better one), at "A", better than "A", the best, or worse than "A", the worst. The
+        quotation marks are for names with commas.
 
     Raises:
         InputError: the figure or all rungs are not finite.
 
     >>> place_on_ladder(2.0, {"blur 1": 10.0, "blur 0.5": 1.1, "real, other patients": 0.8})
-    'between blur 0.5 and blur 1'
+    'between "blur 0.5" and "blur 1"'
     """
     sign = -1 if higher_is_better else 1
     order = sorted((sign * value, name) for name, value in rungs.items() if np.isfinite(value))
     if not order or not np.isfinite(figure):
         raise InputError(f"figure (={figure}) and at least one of the {len(rungs)} rungs must be finite")
     own = sign * figure
-    at = [name for value, name in order if value == own]
+    at = [f'"{name}"' for value, name in order if value == own]
     if at:
         return f"at {' and '.join(at)}"
     if own < order[0][0]:
-        return f"better than {order[0][1]}, the best"
+        return f'better than "{order[0][1]}", the best'
     if own > order[-1][0]:
-        return f"worse than {order[-1][1]}, the worst"
+        return f'worse than "{order[-1][1]}", the worst'
     place = next(i for i, (value, _) in enumerate(order) if value > own)
-    return f"between {order[place - 1][1]} and {order[place][1]}"
+    return f'between "{order[place - 1][1]}" and "{order[place][1]}"'
 
 
 def _repeat(labels: Index, count: int) -> Index:
