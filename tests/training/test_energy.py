@@ -12,7 +12,6 @@ def test_energy_distance_by_hand() -> None:
     told = torch.tensor([[0.0], [2.0], [0.0], [3.0]])
     real = real_points(told, torch.tensor([0, 0, 1, 1]), 2)
     assert real.spread.tolist() == pytest.approx([2.0, 3.0], abs=1e-4)
-    assert real_points(told, torch.zeros(4, dtype=torch.long), 2, most=3).points.shape == (3, 1)  # evenly
     made, labels = torch.tensor([[1.0], [4.0], [7.0]]), torch.tensor([0, 0, 1])
     # of class 0: 1 is 1 from the real ones on average, 4 is 3, and they are 3 apart; class 1 has no pair
     kinds = torch.zeros(3, dtype=torch.bool)

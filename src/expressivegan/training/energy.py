@@ -28,15 +28,18 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square().sum(-1) + 1e-4).sqrt()
 
 
-def real_points(points: Tensor, labels: Tensor, classes: int, most: int = 2000) -> RealPoints:
-    """Points (N, D) and labels (N,) of real images → what `energy_distance` holds made ones against.
+def evenly(labels: Tensor, classes: int, most: int = 2000) -> Tensor:
+    """Places of at most so many real images of each class: the cost of a step, and of looking at them, grows with them.
 
-    Of a class with more than `most` images as many are taken, evenly: a step's cost grows with them.
+    >>> evenly(torch.tensor([0, 1, 0, 0]), 2, most=2).tolist()
+    [0, 3, 1]
     """
     members = [(labels == k).nonzero().squeeze(1) for k in range(classes)]
-    members = [m[torch.linspace(0, len(m) - 1, most).long()] if len(m) > most else m for m in members]
-    kept = torch.cat(members)
-    points, labels = points[kept], labels[kept]
+    return torch.cat([m[torch.linspace(0, len(m) - 1, most).long()] if len(m) > most else m for m in members])
+
+
+def real_points(points: Tensor, labels: Tensor, classes: int) -> RealPoints:
+    """Points (N, D) and labels (N,) of real images → what `energy_distance` holds made ones against."""
     weights = F.one_hot(labels, classes).T.to(points.dtype)
     spread = []
     for k in range(classes):

@@ -22,7 +22,7 @@ from expressivegan.training.augment import draw_augmentation
 from expressivegan.training.build import make_networks
 from expressivegan.training.dcgan import dcgan_step
 from expressivegan.training.ema import AveragedModel
-from expressivegan.training.energy import log_power, real_points
+from expressivegan.training.energy import evenly, log_power, real_points
 from expressivegan.training.guidance import Guide, look_at_real
 from expressivegan.training.losses import GROUP
 from expressivegan.training.start import Start, begin_from
@@ -77,9 +77,10 @@ class Run:
         The baseline asks its teacher in every step instead.
         """
         config, guide, K = self.config, self.nets.guide, len(self.images.classes)
-        labels = torch.from_numpy(self.images.labels[self.train]).to(self.fabric.device)
+        kept = self.train[evenly(torch.from_numpy(self.images.labels[self.train]), K).numpy()]
+        labels = torch.from_numpy(self.images.labels[kept]).to(self.fabric.device)
         if config.detail_weight > 0 and config.method == "expressive":
-            parts = [self.images.batch(rows)[0] for rows in np.array_split(self.train, -(-len(self.train) // 256))]
+            parts = [self.images.batch(rows)[0] for rows in np.array_split(kept, -(-len(kept) // 256))]
             power = torch.cat([log_power(part.to(self.fabric.device, self.dtype)) for part in parts])
             self.nets = replace(self.nets, real_power=real_points(power, labels, K))
         if guide is None or config.method != "expressive" or not (config.guided or config.cam_weight_d > 0):
@@ -87,7 +88,7 @@ class Run:
         told = look_at_real(guide, self.images, cache_dir)
         self.cams = told.cams
         if told.logits.shape[1]:
-            logits = torch.from_numpy(told.logits[self.train]).to(self.fabric.device, self.dtype)
+            logits = torch.from_numpy(told.logits[kept]).to(self.fabric.device, self.dtype)
             self.nets = replace(self.nets, real_logits=real_points(referenced(logits, guide.reference), labels, K))
 
     def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
