@@ -231,7 +231,7 @@ class Preset:
 _CPU_64 = TrainConfig()
 
 PRESETS: dict[str, Preset] = {
-    "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, 30 to 60 minutes; CAM guidance and acting maps on"),
+    "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, 30 to 65 minutes; CAM guidance and acting maps on"),
     "demo": Preset(
         replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0, logit_kimg=24.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
