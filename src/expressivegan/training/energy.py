@@ -28,6 +28,13 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square().sum(-1) + 1e-4).sqrt()
 
 
+def _all_apart(a: Tensor, b: Tensor) -> Tensor:
+    """(N, D), (M, D) → (N, M), as `_apart`, by a matrix product: a tenth of the time of all differences."""
+    a, b = a - b.mean(0), b - b.mean(0)  # little is cancelled then
+    squared = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    return (squared.clamp_min(0) + 1e-4).sqrt()
+
+
 def evenly(labels: Tensor, classes: int, most: int = 2000) -> Tensor:
     """Places of at most so many real images of each class: the cost of a step, and of looking at them, grows with them.
 
@@ -63,7 +70,7 @@ def energy_distance(points: Tensor, labels: Tensor, kinds: Tensor, real: RealPoi
         real: of real images.
         group: consecutive images that make pairs, so that it does not depend on how a batch is spread over processes.
     """
-    to_real = (_apart(points[:, None], real.points[None]) * real.weights[labels]).sum(1)
+    to_real = (_all_apart(points, real.points) * real.weights[labels]).sum(1)
     costs = []
     for x, from_real, y, kind in zip(*(torch.split(t, group) for t in (points, to_real, labels, kinds)), strict=True):
         a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
