@@ -103,8 +103,7 @@ class TrainConfig:
     beta2: float = 0.99
     """Adam's second decay."""
     gamma: float = 3.0
-    """Weight of the gradient penalties R1 + R2 at the start; 0 turns them off. A weak one, 0.5 every 8
-    steps, gave three times the FID on Kermany's set (docs/benchmarks.md)."""
+    """Weight of the gradient penalties R1 + R2 at the start; 0 turns them off."""
     gamma_end: float = 0.2
     """Their weight at the end; it falls geometrically over the images seen."""
     penalty_every: int = 4
