@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from expressivegan.training.energy import energy_distance, log_power, real_points
+from expressivegan.teacher import referenced
+from expressivegan.training.energy import energy_distance, evenly, log_power, real_points
 from tiny import noise
 
 
@@ -12,6 +13,10 @@ def test_energy_distance_by_hand() -> None:
     told = torch.tensor([[0.0], [2.0], [0.0], [3.0]])
     real = real_points(told, torch.tensor([0, 0, 1, 1]), 2)
     assert real.spread.tolist() == pytest.approx([2.0, 3.0], abs=1e-4)
+    assert evenly(torch.zeros(4, dtype=torch.long), 2, most=3).tolist() == [0, 1, 3]
+    logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 5.0], [9.0, 12.0]])  # less the first: 0, 2; 0, 3
+    shifted = logits + torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    assert torch.equal(referenced(shifted, 0), referenced(logits, 0))  # softmax ignores a number that is added to all
     made, labels = torch.tensor([[1.0], [4.0], [7.0]]), torch.tensor([0, 0, 1])
     # of class 0: 1 is 1 from the real ones on average, 4 is 3, and they are 3 apart; class 1 has no pair
     kinds = torch.zeros(3, dtype=torch.bool)

@@ -51,8 +51,7 @@ def real_points(points: Tensor, labels: Tensor, classes: int) -> RealPoints:
     spread = []
     for k in range(classes):
         own = points[labels == k]
-        total = sum((_apart(own[i : i + 1], own[i + 1 :]).sum() for i in range(len(own))), points.new_zeros(()))
-        spread.append(2 * total / max(len(own) * (len(own) - 1), 1))
+        spread.append(_all_apart(own, own).fill_diagonal_(0).sum() / max(len(own) * (len(own) - 1), 1))
     return RealPoints(points, weights / weights.sum(1, keepdim=True).clamp_min(1), torch.stack(spread))
 
 
