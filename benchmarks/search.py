@@ -5,6 +5,8 @@
     python benchmarks/search.py --out search                                                   the table, so far
     python benchmarks/search.py --out ablation --also ablation-2      of two that ran side by side, with other seeds
 
+The last column is how far an arm's score is from the first arm's, with a 95% interval over seeds (Student's t, paired).
+
 Every arm (`arms.py`) is a short run with the schedule of the longest rung. It is stopped at each rung, judged, and only
 the better half goes on (`--keep 1` keeps all). A rung is minutes of one core: the speeds of all arms are measured
 first, in turns, and turned into numbers of images, so that a busy machine changes nothing but the time you wait. A
@@ -33,6 +35,7 @@ import torch
 from arms import ARMS, arm
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import read_json
@@ -241,25 +244,39 @@ def line(figures: Mapping[str, float]) -> str:
     return "; ".join([*pairs, f"agreement {figures['agreement']:+.3f}", f"score {figures['score']:.2f}"])
 
 
+def against(found: Mapping[int, Mapping[str, float]], first: Mapping[int, Mapping[str, float]], name: str) -> str:
+    """How far an arm's figure is from the first arm's, with its 95% interval over seeds (Student's t, paired)."""
+    apart = [found[seed][name] - first[seed][name] for seed in sorted(set(found) & set(first))]
+    if found is first or len(apart) < 2:
+        return ""
+    half = stats.t.ppf(0.975, len(apart) - 1) * statistics.stdev(apart) / math.sqrt(len(apart))
+    return f"{statistics.mean(apart):+.2f} ±{half:.2f}"
+
+
 def show(results: Results, screen: Console) -> None:
-    """One table a rung: the mean over seeds, and with several its standard error."""
+    """One table a rung: the mean over seeds with its standard error, and the difference to the first arm."""
+    first_arm = next(iter(ARMS[results["search"]["arms"]])) if "search" in results else ""
     for rung, rows in results.get("figures", {}).items():
         table = Table(title=f"{rung} minutes of one core", caption=f"over the floor, in the features of {SPACES}")
-        for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score"):
+        for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score", "to the first"):
             table.add_column(column, no_wrap=column != "arm")
-        arms: dict[str, list[Mapping[str, float]]] = {}
+        arms: dict[str, dict[int, Mapping[str, float]]] = {}
         for key, figures in rows.items():
-            arms.setdefault(key.rpartition(", seed")[0], []).append(figures)
+            name, _, seed = key.rpartition(", seed ")
+            arms.setdefault(name, {})[int(seed)] = figures
 
-        def cell(found: list[Mapping[str, float]], name: str) -> str:
-            values = [f[name] for f in found]
+        def cell(found: Mapping[int, Mapping[str, float]], name: str) -> str:
+            values = [f[name] for f in found.values()]
             error = f" ±{statistics.stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
             return f"{statistics.mean(values):.2f}{error}"
 
-        for name, found in sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1])):
+        for name, found in sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1].values())):
             both = [" · ".join(cell(found, f"{space}/{figure}") for space in SPACES) for figure in FIGURES]
-            kimg = f"{statistics.mean(f['images'] for f in found) / 1000:.0f}"
-            table.add_row(name, str(len(found)), kimg, *both, cell(found, "agreement"), cell(found, "score"))
+            kimg = f"{statistics.mean(f['images'] for f in found.values()) / 1000:.0f}"
+            difference = against(found, arms.get(first_arm, {}), "score")
+            table.add_row(
+                name, str(len(found)), kimg, *both, cell(found, "agreement"), cell(found, "score"), difference
+            )
         screen.print(table)
 
 
