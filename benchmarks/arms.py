@@ -28,8 +28,8 @@ _RECIPE: dict[str, Settings] = {
     "width 96": {"width": 96},
     "width 160": {"width": 160},
     "finest width 24": {"min_width": 24},
-    "EMA half as long": {"ema_kimg": 2.5, "ema_share": 0.025},
-    "EMA twice as long": {"ema_kimg": 10.0, "ema_share": 0.1},
+    "EMA half as long": {"ema_kimg": 10.0, "ema_share": 0.025},
+    "EMA twice as long": {"ema_kimg": 40.0, "ema_share": 0.1},
     "class head 0.3": {"class_weight": 0.3},
     "diversity 0": {"diversity_weight": 0.0},
     "diversity 0.3": {"diversity_weight": 0.3},
@@ -86,7 +86,7 @@ _DCGAN: dict[str, Settings] = {
         "batch 64": {"batch": 64},
         "uniform classes": {"classes": "uniform"},
         "a tenth of the maps' weight": {"cam_weight_d": 0.1, "cam_weight_g": 0.1},
-        "EMA twice as long": {"ema_kimg": 10.0, "ema_share": 0.1},
+        "EMA twice as long": {"ema_kimg": 40.0, "ema_share": 0.1},
     }.items()
 }
 

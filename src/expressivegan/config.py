@@ -108,8 +108,9 @@ class TrainConfig:
     """Their weight at the end; it falls geometrically over the images seen."""
     penalty_every: int = 4
     """Steps between penalties; their weight is scaled up by as much."""
-    ema_kimg: float = 5.0
-    """Longest half-life of the averaged generator, in thousands of images."""
+    ema_kimg: float = 20.0
+    """Longest half-life of the averaged generator, in thousands of images. Snapshots 20 thousand images apart disagree
+    about the classes by up to 7 points; an average over as many does not (docs/recipe.md)."""
     ema_share: float = 0.05
     """Half-life as a share of the images seen, where that is shorter."""
     classes: Literal["natural", "uniform"] = "natural"
@@ -232,7 +233,7 @@ _CPU_64 = TrainConfig()
 PRESETS: dict[str, Preset] = {
     "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, 30 to 65 minutes; CAM guidance and acting maps on"),
     "demo": Preset(
-        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, ema_kimg=2.0, logit_kimg=24.0),
+        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, logit_kimg=24.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
     ),
     # Growing, with --init: the widths of cpu-64, so that its weights carry over. The squared gradient of the same score
@@ -251,13 +252,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "gpu-128": Preset(
         replace(_CPU_64, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, gamma_end=0.6, penalty_every=1,
-                augment=0.3, logit_kimg=100.0, detail_kimg=800.0, ema_kimg=10.0, rate_end=5e-5, sample_every=50.0,
+                augment=0.3, logit_kimg=100.0, detail_kimg=800.0, rate_end=5e-5, sample_every=50.0,
                 checkpoint_every=100.0),
         "128 px on one GPU; a starting point, not yet measured",
     ),
     "gpu-224": Preset(
         replace(_CPU_64, resolution=224, width=384, batch=64, kimg=4000.0, gamma=15.0, gamma_end=1.5, penalty_every=2,
-                augment=0.3, logit_kimg=100.0, detail_kimg=1300.0, ema_kimg=20.0, rate_end=5e-5, sample_every=50.0,
+                augment=0.3, logit_kimg=100.0, detail_kimg=1300.0, rate_end=5e-5, sample_every=50.0,
                 checkpoint_every=100.0),
         "224 px on one or more GPUs (torchrun); a starting point, not yet measured",
     ),
