@@ -241,13 +241,13 @@ PRESETS: dict[str, Preset] = {
     # act already, so free pairs begin earlier; an average over more than a few steps, since the start is worth keeping
     # (docs/growing.md).
     "grow-128": Preset(
-        replace(_CPU_64, resolution=128, kimg=60.0, gamma=3.0, gamma_end=0.8, ema_share=0.2, free_after=0.5,
-                logit_kimg=0.0, detail_kimg=0.0, sample_every=5.0, checkpoint_every=10.0),
+        replace(_CPU_64, resolution=128, kimg=60.0, gamma=3.0, gamma_end=0.8, ema_kimg=5.0, ema_share=0.2,
+                free_after=0.5, logit_kimg=0.0, detail_kimg=0.0, sample_every=5.0, checkpoint_every=10.0),
         "128 px, 34 minutes of one CPU core, with --init from a 64 px run",
     ),
     "grow-224": Preset(
-        replace(_CPU_64, resolution=224, kimg=40.0, gamma=10.0, gamma_end=2.5, ema_share=0.2, free_after=0.5,
-                logit_kimg=0.0, detail_kimg=0.0, sample_every=2.0, checkpoint_every=4.0),
+        replace(_CPU_64, resolution=224, kimg=40.0, gamma=10.0, gamma_end=2.5, ema_kimg=5.0, ema_share=0.2,
+                free_after=0.5, logit_kimg=0.0, detail_kimg=0.0, sample_every=2.0, checkpoint_every=4.0),
         "224 px, an hour of one CPU core, with --init from a 128 px run",
     ),
     "gpu-128": Preset(
