@@ -255,7 +255,6 @@ def against(found: Mapping[int, Mapping[str, float]], first: Mapping[int, Mappin
 
 def show(results: Results, screen: Console) -> None:
     """One table a rung: the mean over seeds with its standard error, and the difference to the first arm."""
-    first_arm = next(iter(ARMS[results["search"]["arms"]])) if "search" in results else ""
     for rung, rows in results.get("figures", {}).items():
         table = Table(title=f"{rung} minutes of one core", caption=f"over the floor, in the features of {SPACES}")
         for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score", "to the first"):
@@ -264,6 +263,7 @@ def show(results: Results, screen: Console) -> None:
         for key, figures in rows.items():
             name, _, seed = key.rpartition(", seed ")
             arms.setdefault(name, {})[int(seed)] = figures
+        first = arms.get(next(iter(ARMS[results["search"]["arms"]])), {})
 
         def cell(found: Mapping[int, Mapping[str, float]], name: str) -> str:
             values = [f[name] for f in found.values()]
@@ -273,10 +273,8 @@ def show(results: Results, screen: Console) -> None:
         for name, found in sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1].values())):
             both = [" · ".join(cell(found, f"{space}/{figure}") for space in SPACES) for figure in FIGURES]
             kimg = f"{statistics.mean(f['images'] for f in found.values()) / 1000:.0f}"
-            difference = against(found, arms.get(first_arm, {}), "score")
-            table.add_row(
-                name, str(len(found)), kimg, *both, cell(found, "agreement"), cell(found, "score"), difference
-            )
+            last = (cell(found, "agreement"), cell(found, "score"), against(found, first, "score"))
+            table.add_row(name, str(len(found)), kimg, *both, *last)
         screen.print(table)
 
 

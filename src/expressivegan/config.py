@@ -109,8 +109,8 @@ class TrainConfig:
     penalty_every: int = 4
     """Steps between penalties; their weight is scaled up by as much."""
     ema_kimg: float = 20.0
-    """Longest half-life of the averaged generator, in thousands of images. Snapshots 20 thousand images apart disagree
-    about the classes by up to 7 points; an average over as many does not (docs/recipe.md)."""
+    """Longest half-life of the averaged generator, in thousands of images. With 5, snapshots 20 thousand images apart
+    disagree about the classes by up to 7 points (docs/recipe.md)."""
     ema_share: float = 0.05
     """Half-life as a share of the images seen, where that is shorter."""
     classes: Literal["natural", "uniform"] = "natural"
