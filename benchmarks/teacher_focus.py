@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.doctor import letters
+from expressivegan.devices import fast_bf16
 from expressivegan.errors import ExpressiveGANError
 from expressivegan.evaluation.faithfulness.controls import controls
 from expressivegan.evaluation.faithfulness.localisation import iou_at_area, pointing_game, relevance_mass
@@ -107,7 +108,7 @@ def guiding_cost(teacher: CXR_CAM_Teacher, batch: int = 32, repeats: int = 10) -
     for _ in range(repeats):
         x = x.detach().requires_grad_(True)
         start = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16("cpu")):
             maps, logits = teacher.class_cams(x)
         (maps.square().mean() + logits.square().mean()).backward()  # type: ignore[no-untyped-call]
         times.append(time.process_time() - start)

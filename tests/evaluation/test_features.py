@@ -9,7 +9,7 @@ import torch
 
 from expressivegan.errors import InputError
 from expressivegan.evaluation import FeatureSpace, JudgeClassifier, JudgeRecipe, SelfSupervisedFeatures
-from expressivegan.evaluation.features import SelfSupervisedRecipe, mask_border
+from expressivegan.evaluation.features import SelfSupervisedRecipe, fitting, mask_border
 from expressivegan.evaluation.features.fitting import training_key
 
 CLASSES = ("DARK", "BRIGHT")
@@ -70,6 +70,23 @@ def test_seed_and_global_generator(data: tuple[np.ndarray, np.ndarray]) -> None:
     assert np.abs(other.features(data[0]) - first.features(data[0])).max() > 0.05
     assert other.identity != first.identity
     assert JudgeClassifier(first._network, CLASSES, RECIPE).identity != first.identity
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_they_are_fitted_in_bfloat16_where_the_hardware_has_it_alone(
+    monkeypatch: pytest.MonkeyPatch, hardware: bool
+) -> None:
+    monkeypatch.setattr(fitting, "fast_bf16", lambda device: hardware)
+    network = torch.nn.Linear(2, 1)
+    seen = []
+
+    def loss() -> torch.Tensor:
+        made = network(torch.ones(1, 2))
+        seen.append(made.dtype)
+        return made.float().sum()
+
+    fitting.optimise(list(network.parameters()), RECIPE, 2, loss, None)
+    assert seen == [torch.bfloat16 if hardware else torch.float32] * 2
 
 
 def test_the_key_of_resized_images_knows_how(data: tuple[np.ndarray, np.ndarray]) -> None:
