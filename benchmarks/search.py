@@ -2,6 +2,7 @@
 
     python benchmarks/search.py --data DIR --teacher TEACHER --out search                      the recipe
     python benchmarks/search.py --data DIR --teacher TEACHER --arms guidance --rungs 20 --seeds 0 1 2 --out ablation
+    python benchmarks/search.py --data DIR --teacher TEACHER --arms guidance --kimg 30 --seeds 0 1 2 --out ablation
     python benchmarks/search.py --out search                                                   the table, so far
     python benchmarks/search.py --out ablation --also ablation-2      of two that ran side by side, with other seeds
 
@@ -9,8 +10,9 @@ The last column is how far an arm's score is from the first arm's, with a 95% in
 
 Every arm (`arms.py`) is a short run with the schedule of the longest rung. It is stopped at each rung, judged, and only
 the better half goes on (`--keep 1` keeps all). A rung is minutes of one core: the speeds of all arms are measured
-first, in turns, and turned into numbers of images, so that a busy machine changes nothing but the time you wait. A
-killed search goes on where it stopped, in the middle of an arm.
+first, in turns, and turned into numbers of images, so that a busy machine changes nothing but the time you wait. With
+`--kimg` a rung is so many thousand images of every arm, whatever they take: alike on all machines, whose results can be
+put together. A killed search goes on where it stopped, in the middle of an arm.
 
 An arm is judged by the averaged generator's images against reference patients in two feature spaces fitted on the judge
 patients: FID over that of real images of training patients (the floor), recall and coverage over theirs, and the
@@ -84,25 +86,32 @@ def guide_of(config: TrainConfig, guide: Guide) -> Guide | None:
 
 
 def measure_speeds(images: ImageSet, configs: Mapping[str, TrainConfig], guide: Guide, rounds: int) -> dict[str, float]:
-    """Images per second of processor time, in turns, so that what disturbs one arm disturbs all."""
+    """Images per second of processor time over a whole run, in turns, so that what disturbs one arm disturbs all."""
     runs = {}
+    shares = {}
     for name, config in configs.items():
         found = guide_of(config, guide)
         runs[name] = Run(images, config, found, make_fabric("cpu", config.precision))
         runs[name].look_at_real(cache_root() / "cams")
-        runs[name].seen = 1000 * int(config.kimg)  # all parts of the step at work
-    rates: dict[str, list[float]] = {name: [] for name in runs}
+        late = 1 - config.free_after if config.free_share > 0 else 0.0  # of the run has free pairs, which cost time
+        shares[name] = {0.99 * config.free_after: 1 - late, 1.0: late} if late else {0.5: 1.0}
+    seconds: dict[str, dict[float, list[float]]] = {name: {at: [] for at in parts} for name, parts in shares.items()}
     with progress_bar("speeds") as bar:
         for round_ in range(rounds + 1):
             for k, (name, run) in enumerate(runs.items()):
-                steps = 2 * run.config.penalty_every
-                start = time.process_time()
-                for _ in range(steps):
-                    run.step(lambda terms: None)
-                if round_:  # the first warms up
-                    rates[name].append(steps * run.config.batch / (time.process_time() - start))
+                for at, times in seconds[name].items():
+                    run.seen = run.config.batch * round(at * 1000 * run.config.kimg / run.config.batch)
+                    steps = 2 * run.config.penalty_every
+                    start = time.process_time()
+                    for _ in range(steps):
+                        run.step(lambda terms: None)
+                    if round_:  # the first warms up
+                        times.append((time.process_time() - start) / (steps * run.config.batch))
                 bar(round_ * len(runs) + k + 1, (rounds + 1) * len(runs), name)
-    return {name: statistics.median(found) for name, found in rates.items()}
+    return {
+        name: 1 / sum(share * statistics.median(seconds[name][at]) for at, share in parts.items())
+        for name, parts in shares.items()
+    }
 
 
 class Judging:
@@ -193,7 +202,8 @@ def search(options: argparse.Namespace, results: Results) -> None:
         raise InputError(f"--only (={', '.join(strange)}) must be among {', '.join(table)}")
     chosen = {name: table[name] for name in options.only or table}
     images = load_images(options.data, RESOLUTION)
-    asked = {"arms": options.arms, "data": images.data_hash, "minutes": max(options.rungs)}
+    unit, rungs = ("kimg", options.kimg) if options.kimg else ("minutes", options.rungs)
+    asked = {"arms": options.arms, "data": images.data_hash, unit: max(rungs)}
     if results.setdefault("search", asked) != asked:
         raise InputError(f"--out (={options.out}) holds another search ({results['search']}); choose another folder")
     teacher = open_teacher(options.teacher)
@@ -203,9 +213,9 @@ def search(options: argparse.Namespace, results: Results) -> None:
     def keep() -> None:
         write_text(options.out / "search.json", json.dumps(plain(results), indent=1) + "\n")
 
-    speeds = results.setdefault("images_per_second", {})
+    speeds = results.setdefault("images_per_second", {}) if unit == "minutes" else {}
     new = {name: arm(changes) for name, changes in chosen.items() if name not in speeds}
-    if new:
+    if new and unit == "minutes":
         # beside the first arm, whose speed is known if the search was widened later
         base = next(iter(chosen))
         found = measure_speeds(images, {base: arm(chosen[base])} | new, guide, rounds=5)
@@ -213,16 +223,16 @@ def search(options: argparse.Namespace, results: Results) -> None:
         speeds |= {name: found[name] * scale for name in new}
         keep()
 
-    def planned(name: str, minutes: float) -> float:
-        return float(speeds[name] * 60 * minutes / 1000)
+    def planned(name: str, rung: float) -> float:
+        return float(speeds[name] * 60 * rung / 1000) if unit == "minutes" else rung
 
     trials = [
-        Trial(name, seed, arm(changes, seed=seed, kimg=planned(name, max(options.rungs)), keep=1, sample_every=1e6))
+        Trial(name, seed, arm(changes, seed=seed, kimg=planned(name, max(rungs)), keep=1, sample_every=1e6))
         for name, changes in chosen.items()
         for seed in options.seeds
     ]
     judging = Judging(images)
-    for rung in sorted(options.rungs):
+    for rung in sorted(rungs):
         scores: dict[str, list[float]] = {}
         for trial in trials:
             done = results.setdefault("figures", {}).setdefault(f"{rung:g}", {})
@@ -231,7 +241,7 @@ def search(options: argparse.Namespace, results: Results) -> None:
                 done[trial.key] = {"images": seen} | judging.score(trial.run(options.out))
                 results["floor"] = judging.floor
                 keep()
-                console.print(f"{trial.key}, {rung:g} min: " + line(done[trial.key]), highlight=False, markup=False)
+                console.print(f"{trial.key}, {rung:g} {unit}: " + line(done[trial.key]), highlight=False, markup=False)
             scores.setdefault(trial.name, []).append(done[trial.key]["score"])
         ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
         best = ranked[: max(1, math.ceil(len(ranked) * options.keep))]
@@ -256,7 +266,8 @@ def against(found: Mapping[int, Mapping[str, float]], first: Mapping[int, Mappin
 def show(results: Results, screen: Console) -> None:
     """One table a rung: the mean over seeds with its standard error, and the difference to the first arm."""
     for rung, rows in results.get("figures", {}).items():
-        table = Table(title=f"{rung} minutes of one core", caption=f"over the floor, in the features of {SPACES}")
+        unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
+        table = Table(title=f"{rung} {unit}", caption=f"over the floor, in the features of {SPACES}")
         for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score", "to the first"):
             table.add_column(column, no_wrap=column != "arm")
         arms: dict[str, dict[int, Mapping[str, float]]] = {}
@@ -299,6 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arms", choices=ARMS, default="recipe", help="which table of arms.py")
     parser.add_argument("--only", nargs="*", default=[], help="some arms of it; the first is always kept, as measure")
     parser.add_argument("--rungs", type=float, nargs="+", default=[5, 10, 20], help="minutes of one core")
+    parser.add_argument("--kimg", type=float, nargs="+", default=[], help="rungs in thousands of images instead")
     parser.add_argument("--keep", type=float, default=0.5, help="share of the arms that goes on to the next rung")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, required=True, help="runs and search.json")

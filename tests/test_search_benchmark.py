@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchmark_module import benchmark
+from expressivegan.data import ImageSet
 from expressivegan.errors import InputError
+from tiny import tiny_teacher
 
 search = benchmark("search")
 
@@ -28,3 +32,35 @@ def test_only_searches_of_one_kind_are_shown_together(tmp_path: Path) -> None:
     assert set(found["figures"]["5"]) == {"all, seed 0", "all, seed 1"}
     with pytest.raises(InputError, match="--also"):
         search.merge({"search": of | {"minutes": 5}}, [tmp_path])
+
+
+def test_the_table_says_what_a_rung_is(tmp_path: Path) -> None:
+    figures = {f"{space}/{name}": 1.0 for space in search.SPACES for name in search.FIGURES}
+    rows = {"all, seed 0": figures | {"images": 30000, "agreement": 0.0, "score": 0.5}}
+    for unit, title in (("kimg", "30 kimg"), ("minutes", "30 minutes of one core")):
+        of = {"arms": "guidance", "data": "abc", unit: 30.0}
+        screen = Console(record=True, width=150)
+        search.show({"search": of, "figures": {"30": rows}}, screen)
+        assert title in screen.export_text()
+
+
+def test_rungs_of_images_are_alike_for_all_arms(
+    phantoms: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but training and judging: those take minutes."""
+    asked: list[tuple[str, float, int]] = []
+
+    def advance(trial: Any, images: ImageSet, guide: Any, out: Path, target: int) -> int:
+        asked.append((trial.key, trial.config.kimg, target))
+        return target
+
+    figures = {f"{space}/{name}": 1.0 for space in search.SPACES for name in search.FIGURES}
+    monkeypatch.setattr(search, "advance", advance)
+    monkeypatch.setattr(search, "load_images", lambda *_: phantoms)
+    monkeypatch.setattr(search, "open_teacher", lambda *_: tiny_teacher())
+    monkeypatch.setattr(search.Judging, "score", lambda self, run: figures | {"agreement": 0.0, "score": 0.5})
+    monkeypatch.setattr(search, "measure_speeds", lambda *_, **__: pytest.fail("speeds were measured"))
+    asks = ["--data", "x", "--teacher", "t", "--arms", "guidance", "--only", "all", "none", "--out", str(tmp_path)]
+    assert search.main([*asks, "--kimg", "0.5", "1", "--keep", "1"]) == 0
+    assert asked == [(f"{name}, seed 0", 1.0, target) for target in (500, 1000) for name in ("all", "none")]
+    assert search.main([*asks, "--rungs", "20"]) == 2  # another search than the folder's
