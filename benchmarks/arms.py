@@ -62,6 +62,9 @@ _GUIDANCE: dict[str, Settings] = {
     # M needs a limit of its area, or the map that costs least is the one that is everywhere
     "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
     "logits": _only("logit_weight"),
+    "none, rate 4e-4": _OFF | {"rate": 4e-4},
+    "all, rate 4e-4": {"rate": 4e-4},
+    "all but free pairs, rate 4e-4": {"rate": 4e-4, "free_share": 0.0, "steer_drawn": 0.0},
     "acting maps": _only(
         "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"
     ),
