@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expressivegan.data import ImageSet
-from expressivegan.devices import fast_bf16
+from expressivegan.devices import bf16_where_fast
 from expressivegan.evaluation import JudgeClassifier, JudgeRecipe
 from expressivegan.evaluation.features.fitting import CHUNK, fitted, training_key
 from expressivegan.evaluation.features.frame import mask_border, resize
@@ -90,9 +90,7 @@ class Judge:
         shifts = range(-reach, reach + 1, SHIFT)
         for dy in shifts:
             for dx in shifts:
-                with torch.autocast(
-                    "cpu", torch.bfloat16, enabled=fast_bf16("cpu")
-                ):  # many pictures at nine places each
+                with bf16_where_fast("cpu"):  # many pictures at nine places each
                     f = body.relu(body.bn1(body.conv1(x.roll((dy, dx), (2, 3)))))
                     f = body.layer4(body.layer3(body.layer2(body.layer1(f))))
                 cam = (f.float() * weight).sum(1, keepdim=True)

@@ -213,15 +213,17 @@ def search(options: argparse.Namespace, results: Results) -> None:
     def keep() -> None:
         write_text(options.out / "search.json", json.dumps(plain(results), indent=1) + "\n")
 
-    speeds = results.setdefault("images_per_second", {}) if unit == "minutes" else {}
-    new = {name: arm(changes) for name, changes in chosen.items() if name not in speeds}
-    if new and unit == "minutes":
-        # beside the first arm, whose speed is known if the search was widened later
-        base = next(iter(chosen))
-        found = measure_speeds(images, {base: arm(chosen[base])} | new, guide, rounds=5)
-        scale = speeds.get(base, found[base]) / found[base]
-        speeds |= {name: found[name] * scale for name in new}
-        keep()
+    speeds: dict[str, float] = {}
+    if unit == "minutes":
+        speeds = results.setdefault("images_per_second", {})
+        new = {name: arm(changes) for name, changes in chosen.items() if name not in speeds}
+        if new:
+            # beside the first arm, whose speed is known if the search was widened later
+            base = next(iter(chosen))
+            found = measure_speeds(images, {base: arm(chosen[base])} | new, guide, rounds=5)
+            scale = speeds.get(base, found[base]) / found[base]
+            speeds |= {name: found[name] * scale for name in new}
+            keep()
 
     def planned(name: str, rung: float) -> float:
         return float(speeds[name] * 60 * rung / 1000) if unit == "minutes" else rung

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import roc_auc_score
 
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.doctor import letters
-from expressivegan.devices import fast_bf16
+from expressivegan.devices import bf16_where_fast
 from expressivegan.errors import ExpressiveGANError
 from expressivegan.evaluation.faithfulness.controls import controls
 from expressivegan.evaluation.faithfulness.localisation import iou_at_area, pointing_game, relevance_mass
@@ -108,7 +107,7 @@ def guiding_cost(teacher: CXR_CAM_Teacher, batch: int = 32, repeats: int = 10) -
     for _ in range(repeats):
         x = x.detach().requires_grad_(True)
         start = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16("cpu")):
+        with bf16_where_fast("cpu"):
             maps, logits = teacher.class_cams(x)
         (maps.square().mean() + logits.square().mean()).backward()  # type: ignore[no-untyped-call]
         times.append(time.process_time() - start)

@@ -27,6 +27,11 @@ def fast_bf16(device: str) -> bool:
     return False
 
 
+def bf16_where_fast(device: str) -> torch.autocast:
+    """A context of bfloat16 arithmetic where the hardware has it; elsewhere, where it would crawl, of none."""
+    return torch.autocast(device, torch.bfloat16, enabled=fast_bf16(device))
+
+
 def resolve_device(device: Device) -> str:
     """`auto` becomes cuda, mps or cpu, whichever is there.
 

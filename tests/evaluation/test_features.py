@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from expressivegan import devices
 from expressivegan.errors import InputError
 from expressivegan.evaluation import FeatureSpace, JudgeClassifier, JudgeRecipe, SelfSupervisedFeatures
 from expressivegan.evaluation.features import SelfSupervisedRecipe, fitting, mask_border
@@ -76,7 +77,7 @@ def test_seed_and_global_generator(data: tuple[np.ndarray, np.ndarray]) -> None:
 def test_they_are_fitted_in_bfloat16_where_the_hardware_has_it_alone(
     monkeypatch: pytest.MonkeyPatch, hardware: bool
 ) -> None:
-    monkeypatch.setattr(fitting, "fast_bf16", lambda device: hardware)
+    monkeypatch.setattr(devices, "fast_bf16", lambda device: hardware)
     network = torch.nn.Linear(2, 1)
     seen = []
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from expressivegan.atomic import replacing, write_text
-from expressivegan.devices import fast_bf16
+from expressivegan.devices import bf16_where_fast
 from expressivegan.errors import TrainingError
 from expressivegan.evaluation.features.frame import Frame, mask_border
 from expressivegan.evaluation.features.space import Progress
@@ -108,7 +108,7 @@ def optimise(
         lambda i: (i + 1) / warm if i < warm else 0.5 * (1 + math.cos(math.pi * (i - warm) / max(1, steps - warm))),
     )
     for step in range(steps):
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16("cpu")):
+        with bf16_where_fast("cpu"):
             value = loss()
         current = value.item()
         if not math.isfinite(current):
