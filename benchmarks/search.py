@@ -6,7 +6,8 @@
     python benchmarks/search.py --out search                                                   the table, so far
     python benchmarks/search.py --out ablation --also ablation-2      of two that ran side by side, with other seeds
 
-The last column is how far an arm's score is from the first arm's, with a 95% interval over seeds (Student's t, paired).
+The second table holds every arm against one of them (`--against`, by default the first), with 95% intervals over seeds
+(Student's t, paired): FID as a ratio, everything else as a difference.
 
 Every arm (`arms.py`) is a short run with the schedule of the longest rung. It is stopped at each rung, judged, and only
 the better half goes on (`--keep 1` keeps all). A rung is minutes of one core: the speeds of all arms are measured
@@ -32,9 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from arms import ARMS, arm
+from judging import FIGURES, SPACES, Judging, line
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -47,8 +48,6 @@ from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.devices import make_fabric
 from expressivegan.errors import ExpressiveGANError, InputError
-from expressivegan.evaluation import Comparison, draw_mix, floor_draws, from_model
-from expressivegan.evaluation.cases import Yardstick
 from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
@@ -56,11 +55,6 @@ from expressivegan.training.guidance import fold_norms
 from expressivegan.training.run import Run
 
 RESOLUTION = 64
-SPACES = ("judge", "selfsup")
-MADE = 1200
-FLOORS = 4
-FIGURES = ("fid", "recall", "coverage")
-
 Results = dict[str, Any]
 
 
@@ -114,59 +108,16 @@ def measure_speeds(images: ImageSet, configs: Mapping[str, TrainConfig], guide: 
     }
 
 
-class Judging:
-    """The real side: reference images, floor, feature spaces."""
-
-    def __init__(self, data: ImageSet) -> None:
-        self.data = data
-        self.first: Comparison | None = None
-        self.yardstick: Yardstick | None = None
-        self.counts: list[int] = []
-        self.floor: dict[str, float] = {}
-
-    def _prepare(self, comparison: Comparison) -> None:
-        data = self.data
-        reference, training = data.indices("reference"), data.indices("train")
-        self.first = comparison
-        rows, _, self.counts = comparison.mix()
-        judge: Any = comparison.space("judge")
-
-        def look(space: str) -> Any:
-            return lambda images: comparison.features(space, images)
-
-        self.yardstick = Yardstick(
-            {space: look(space) for space in SPACES},
-            lambda images: judge.classify(comparison.features("judge", images)),
-            np.asarray(data.images[reference])[rows],
-            data.labels[reference][rows],
-            data.patients[reference][rows],
-            data.classes,
-        )
-        draws = [training[d] for d in floor_draws(data.labels[training], self.counts, FLOORS)]
-        scores = [self.yardstick.score(np.asarray(data.images[d]), data.labels[d]) for d in draws]
-        self.floor = {name: float(np.mean([s[name].value for s in scores])) for name in scores[0]}
-
-    def score(self, model: Path) -> Results:
-        """Figures of a run's averaged generator, each over the floor's, agreement less the floor's."""
-        made = from_model(model, self.data.classes, MADE)
-        if self.yardstick is None:
-            self._prepare(Comparison(self.data, made))
-        assert self.yardstick is not None
-        assert made.labels is not None
-        rows = draw_mix(made.labels, self.counts, 0, "generated")
-        found = self.yardstick.score(made.images[rows], made.labels[rows])
-        figures = {
-            f"{space}/{figure}": found[f"{space}/{figure}"].value / self.floor[f"{space}/{figure}"]
-            for space in SPACES
-            for figure in FIGURES
-        }
-        figures["agreement"] = found["agreement"].value
-        figures["score"] = statistics.mean(
-            math.log(max(figures[f"{space}/fid"], 1e-3))
-            - sum(math.log(max(figures[f"{space}/{figure}"], 1e-3)) for figure in ("recall", "coverage"))
-            for space in SPACES
-        )
-        return figures
+def complete_speeds(
+    speeds: dict[str, float], images: ImageSet, configs: Mapping[str, TrainConfig], guide: Guide
+) -> None:
+    """Adds the arms that are missing. They are measured beside the first arm, so a search may be widened later."""
+    new = {name: config for name, config in configs.items() if name not in speeds}
+    if new:
+        base = next(iter(configs))
+        found = measure_speeds(images, {base: configs[base]} | new, guide, rounds=5)
+        scale = speeds.get(base, found[base]) / found[base]
+        speeds |= {name: found[name] * scale for name in new}
 
 
 def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int) -> int:
@@ -216,14 +167,8 @@ def search(options: argparse.Namespace, results: Results) -> None:
     speeds: dict[str, float] = {}
     if unit == "minutes":
         speeds = results.setdefault("images_per_second", {})
-        new = {name: arm(changes) for name, changes in chosen.items() if name not in speeds}
-        if new:
-            # beside the first arm, whose speed is known if the search was widened later
-            base = next(iter(chosen))
-            found = measure_speeds(images, {base: arm(chosen[base])} | new, guide, rounds=5)
-            scale = speeds.get(base, found[base]) / found[base]
-            speeds |= {name: found[name] * scale for name in new}
-            keep()
+        complete_speeds(speeds, images, {name: arm(changes) for name, changes in chosen.items()}, guide)
+        keep()
 
     def planned(name: str, rung: float) -> float:
         return float(speeds[name] * 60 * rung / 1000) if unit == "minutes" else rung
@@ -250,45 +195,64 @@ def search(options: argparse.Namespace, results: Results) -> None:
         trials = [t for t in trials if t.name in best or t.name == next(iter(chosen))]  # the first arm is the measure
 
 
-def line(figures: Mapping[str, float]) -> str:
-    """One arm's figures in one line."""
-    pairs = [f"{figure} {figures[f'judge/{figure}']:.2f} · {figures[f'selfsup/{figure}']:.2f}" for figure in FIGURES]
-    return "; ".join([*pairs, f"agreement {figures['agreement']:+.3f}", f"score {figures['score']:.2f}"])
+Seeds = dict[int, Mapping[str, float]]
+"""Seed → figures of an arm."""
 
 
-def against(found: Mapping[int, Mapping[str, float]], first: Mapping[int, Mapping[str, float]], name: str) -> str:
-    """How far an arm's figure is from the first arm's, with its 95% interval over seeds (Student's t, paired)."""
-    apart = [found[seed][name] - first[seed][name] for seed in sorted(set(found) & set(first))]
-    if found is first or len(apart) < 2:
+def against(found: Seeds, other: Seeds, name: str) -> str:
+    """How far a figure is from another arm's, with its 95% interval over shared seeds (Student's t, paired).
+
+    FID as a ratio, by its logarithm; anything else as a difference. Empty where there are not two seeds.
+    """
+    both = sorted(set(found) & set(other))
+    ratio = name.endswith("fid")
+    apart = [
+        math.log(found[seed][name] / other[seed][name]) if ratio else found[seed][name] - other[seed][name]
+        for seed in both
+    ]
+    if found is other or len(apart) < 2:
         return ""
+    middle = statistics.mean(apart)
     half = stats.t.ppf(0.975, len(apart) - 1) * statistics.stdev(apart) / math.sqrt(len(apart))
-    return f"{statistics.mean(apart):+.2f} ±{half:.2f}"
+    if ratio:
+        return f"{math.exp(middle):.2f} [{math.exp(middle - half):.2f}, {math.exp(middle + half):.2f}]"
+    return f"{middle:+.2f} ±{half:.2f}"
 
 
-def show(results: Results, screen: Console) -> None:
-    """One table a rung: the mean over seeds with its standard error, and the difference to the first arm."""
+def mean_and_error(found: Seeds, name: str) -> str:
+    """The mean over seeds with its standard error."""
+    values = [figures[name] for figures in found.values()]
+    error = f" ±{statistics.stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{error}"
+
+
+def show(results: Results, screen: Console, measure: str | None = None) -> None:
+    """Two tables a rung: the figures of each arm, and how far they are from those of the arm `measure`."""
+    measure = measure or next(iter(ARMS[results["search"]["arms"]]))
     for rung, rows in results.get("figures", {}).items():
-        unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
-        table = Table(title=f"{rung} {unit}", caption=f"over the floor, in the features of {SPACES}")
-        for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score", "to the first"):
-            table.add_column(column, no_wrap=column != "arm")
-        arms: dict[str, dict[int, Mapping[str, float]]] = {}
+        arms: dict[str, Seeds] = {}
         for key, figures in rows.items():
             name, _, seed = key.rpartition(", seed ")
             arms.setdefault(name, {})[int(seed)] = figures
-        first = arms.get(next(iter(ARMS[results["search"]["arms"]])), {})
-
-        def cell(found: Mapping[int, Mapping[str, float]], name: str) -> str:
-            values = [f[name] for f in found.values()]
-            error = f" ±{statistics.stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
-            return f"{statistics.mean(values):.2f}{error}"
-
+        unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
+        table = Table(title=f"{rung} {unit}", caption=f"over the floor, in the features of {SPACES}")
+        apart = Table(title=f"against {measure}", caption="95% intervals over seeds; FID as a ratio")
+        for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score"):
+            table.add_column(column, no_wrap=column != "arm")
+        spread = [f"{space}/{figure}" for figure in FIGURES for space in SPACES] + ["agreement", "score"]
+        for column in ("arm", *spread):
+            apart.add_column(column, overflow="fold")
         for name, found in sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1].values())):
-            both = [" · ".join(cell(found, f"{space}/{figure}") for space in SPACES) for figure in FIGURES]
+            both = [" · ".join(mean_and_error(found, f"{space}/{figure}") for space in SPACES) for figure in FIGURES]
             kimg = f"{statistics.mean(f['images'] for f in found.values()) / 1000:.0f}"
-            last = (cell(found, "agreement"), cell(found, "score"), against(found, first, "score"))
+            last = (mean_and_error(found, "agreement"), mean_and_error(found, "score"))
             table.add_row(name, str(len(found)), kimg, *both, *last)
+            cells = [against(found, arms.get(measure, {}), figure) for figure in spread]
+            if any(cells):
+                apart.add_row(name, *cells)
         screen.print(table)
+        if apart.row_count:
+            screen.print(apart)
 
 
 def merge(results: Results, folders: Sequence[Path]) -> Results:
@@ -316,6 +280,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=float, default=0.5, help="share of the arms that goes on to the next rung")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, required=True, help="runs and search.json")
+    parser.add_argument("--against", metavar="ARM", help="the arm that the others are held against; default the first")
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders of others, to be shown with it")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # minutes of one core
@@ -328,7 +293,11 @@ def main(argv: list[str] | None = None) -> int:
                 raise InputError(f"--keep (={options.keep}) must be above 0 and at most 1")
             options.out.mkdir(parents=True, exist_ok=True)
             search(options, results)
-        show(merge(results, options.also), Console(width=None if sys.stdout.isatty() else 150))
+        results = merge(results, options.also)
+        known = ARMS[results.get("search", {}).get("arms", options.arms)]
+        if options.against not in (None, *known):
+            raise InputError(f"--against (={options.against}) must be among {', '.join(known)}")
+        show(results, Console(width=None if sys.stdout.isatty() else 150), options.against)
     except ExpressiveGANError as error:
         print(f"search: {error}", file=sys.stderr)
         return 2

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from search import FIGURES, SPACES, Judging, line
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import load_checkpoint, read_json, save_model

@@ -24,6 +24,29 @@ def test_a_difference_by_hand() -> None:
     assert search.against({0: {"score": 2.0}}, first, "score") == ""
 
 
+def test_a_ratio_by_hand() -> None:
+    first = {seed: {"judge/fid": fid} for seed, fid in enumerate((2.0, 1.0, 4.0))}
+    arm = {seed: {"judge/fid": fid} for seed, fid in enumerate((2.0, 2.0, 16.0))}
+    # 1, 2 and 4 times: ln 2 ± 4.303 · ln 2 / √3, and e to that
+    assert search.against(arm, first, "judge/fid") == "2.00 [0.36, 11.19]"
+
+
+def test_arms_are_held_against_the_one_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {f"{space}/{name}": 1.0 for space in search.SPACES for name in search.FIGURES}
+    rows = {
+        f"{arm}, seed {seed}": figures | {"images": 30000, "agreement": 0.0, "score": score + seed}
+        for arm, score in (("all", 0.5), ("none", 2.5))
+        for seed in (0, 1)
+    }
+    of = {"arms": "guidance", "data": "abc", "kimg": 30.0}
+    (tmp_path / "search.json").write_text(json.dumps({"search": of, "figures": {"30": rows}}))
+    assert search.main(["--out", str(tmp_path), "--against", "none"]) == 0
+    said = capsys.readouterr().out
+    assert "against none" in said
+    assert "-2.00 ±0.00" in said
+    assert search.main(["--out", str(tmp_path), "--against", "nothing"]) == 2
+
+
 def test_only_searches_of_one_kind_are_shown_together(tmp_path: Path) -> None:
     of = {"arms": "guidance", "data": "abc", "minutes": 20}
     there = {"search": of, "figures": {"5": {"all, seed 1": {"score": 1.0}}}}
