@@ -20,6 +20,8 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from expressivegan.data import ImageSet, load_images, phantom
+from expressivegan.data.phantom.chest import Child, anatomy, pose
+from expressivegan.data.phantom.curves import Numbers
 from expressivegan.errors import ExpressiveGANError
 from expressivegan.evaluation.anatomy import Landmarks, compare_landmarks, draw_landmarks, landmarks
 from expressivegan.evaluation.anatomy.cheats import KINDS, spoil
@@ -35,9 +37,9 @@ Rows = npt.NDArray[np.int64]
 
 def phantom_truth(n: int, size: int = 96) -> dict[str, npt.NDArray[np.float64]]:
     """Geometry of the phantoms 0..n-1, as shares of the frame."""
-    child = phantom._Child(phantom._Numbers([(s, "child") for s in range(n)]))
-    x, y, _ = phantom._pose(phantom._Numbers([(s, "shot", 0) for s in range(n)]), size)
-    air = phantom._anatomy(child, x, y, size).air > 0.5
+    child = Child(Numbers([(s, "child") for s in range(n)]))
+    x, y, _ = pose(Numbers([(s, "shot", 0) for s in range(n)]), size)
+    air = anatomy(child, x, y, size).air > 0.5
     side = x - child.midline(y)
     heights = np.linspace(-0.6, 0.7, 200, dtype=np.float32)[None, :, None]
     heart = [np.where(heights < child.floor, f(heights), 0).max((1, 2)) for f in (child.heart_left, child.heart_right)]

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from expressivegan.data import phantom
 from expressivegan.data.doctor import letters
 from expressivegan.data.doctor.case import open_case
+from expressivegan.data.phantom import film
 
 UInt8Array = npt.NDArray[np.uint8]
 TEXTS = ("R", "L", "R", "L", "R", "L", "A-P", "PA", "AP", "KV59", "12:34:56", "2015-03-04", "mAs 3.2", "SUPINE", "->")
@@ -33,13 +34,13 @@ FONTS = [
 
 def bare_phantoms(count: int, first: int = 0) -> UInt8Array:
     """Phantoms whose own marker is left out: (count, 224, 224)."""
-    stamps = phantom._stamps
-    phantom._stamps = lambda shot, size: np.zeros((len(shot()), size, size), np.float32)
+    stamps = film.stamps
+    film.stamps = lambda shot, size: np.zeros((len(shot()), size, size), np.float32)
     try:
         labels = [phantom.CLASSES[i % 3] for i in range(count)]
         return phantom.draw_batch(range(first, first + count), labels, letters.SIDE)[0]
     finally:
-        phantom._stamps = stamps
+        film.stamps = stamps
 
 
 def write_on(picture: UInt8Array, rng: np.random.Generator) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:

@@ -248,13 +248,15 @@ def test_where_m_is_zero_nothing_has_changed() -> None:
 
 def test_lungs_lie_where_the_phantoms_are_dark() -> None:
     from expressivegan.data import phantom
+    from expressivegan.data.phantom.chest import Child, anatomy, pose
+    from expressivegan.data.phantom.curves import Numbers
 
     images = phantom.draw_batch(range(16), ["NORMAL"] * 16, 64)[0]
     masks, found = lung_masks(images)
     assert found.mean() > 0.8
-    x = phantom._pose(phantom._Numbers([(s, "shot", 0) for s in range(16)]), 64)
-    child = phantom._Child(phantom._Numbers([(s, "child") for s in range(16)]))
-    air = phantom._anatomy(child, x[0], x[1], 64).air > 0.5
+    x = pose(Numbers([(s, "shot", 0) for s in range(16)]), 64)
+    child = Child(Numbers([(s, "child") for s in range(16)]))
+    air = anatomy(child, x[0], x[1], 64).air > 0.5
     overlap = (masks & air).sum((1, 2)) / (masks | air).sum((1, 2))
     assert np.median(overlap[found]) > 0.75
 
