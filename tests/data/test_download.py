@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import requests
 
-from expressivegan.data import download as module
-from expressivegan.data.download import HOMES, Home, download
+from expressivegan.data.download import HOMES, Home, download, talk
+from expressivegan.data.download.fetch import Fetch
 from expressivegan.errors import DataError, InputError, OfflineError
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
@@ -380,14 +380,14 @@ def test_a_part_longer_than_the_file_is_dropped(get: Get) -> None:
 
 def test_a_server_that_sends_without_end_is_stopped(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
-    real = module._Fetch.forget
+    real = Fetch.forget
 
-    def forget(self: module._Fetch) -> None:
+    def forget(self: Fetch) -> None:
         nonlocal largest
         largest = max(largest, self.have())
         real(self)
 
-    monkeypatch.setattr(module._Fetch, "forget", forget)
+    monkeypatch.setattr(Fetch, "forget", forget)
     get.script.faults = [endless]
     with pytest.raises(
         OfflineError, match=r"sends more than the file's 3,000,000 bytes\); look at https://page.*by hand"
@@ -424,14 +424,14 @@ def test_a_part_that_is_a_link_is_not_written_through(get: Get, tmp_path: Path, 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="the platform cannot open without following")
 def test_a_link_that_is_put_there_meanwhile(get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "precious").write_bytes(b"all")
-    real = module._Fetch.check_encrypted
+    real = Fetch.check_encrypted
 
-    def meddle(self: module._Fetch, urls: list[str]) -> None:
+    def meddle(self: Fetch, urls: list[str]) -> None:
         self.part.unlink()
         self.part.symlink_to(tmp_path / "precious")
         real(self, urls)
 
-    monkeypatch.setattr(module._Fetch, "check_encrypted", meddle)
+    monkeypatch.setattr(Fetch, "check_encrypted", meddle)
     monkeypatch.setattr(Path, "is_symlink", lambda path: False)
     with pytest.raises(DataError, match="is a link"):
         get()
@@ -480,9 +480,9 @@ def test_a_disk_that_fills_up_on_the_way(get: Get, monkeypatch: pytest.MonkeyPat
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, where every write says that the disk is full")
     get.out.mkdir(parents=True)
-    monkeypatch.setattr(module._Fetch, "part", Path("/dev/full"))
+    monkeypatch.setattr(Fetch, "part", Path("/dev/full"))
     with pytest.raises(DataError, match=r"cannot write to /dev/full: No space left"):
-        module._Fetch(home_of(get.url), get.out, False, 1, 5.0, get.waits.append, print).connect()
+        Fetch(home_of(get.url), get.out, False, 1, 5.0, get.waits.append, print).connect()
 
 
 def test_a_folder_that_cannot_be_written(get: Get, tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ def test_an_unknown_name(get: Get) -> None:
 
 
 def test_ctrl_c_keeps_what_came(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(talk, "LINE_EVERY", 0.0)
     said: list[str] = []
 
     def say(line: str) -> None:
@@ -517,7 +517,7 @@ def test_ctrl_c_keeps_what_came(get: Get, monkeypatch: pytest.MonkeyPatch) -> No
         if "ETA" in line and line.startswith("set.npz: 1."):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_say", say)
+    monkeypatch.setattr(talk, "say", say)
     with pytest.raises(KeyboardInterrupt):
         get()
     kept = get.part.stat().st_size
@@ -574,8 +574,8 @@ def test_two_downloads_into_one_file_do_not_mix(get: Get, monkeypatch: pytest.Mo
             with get.part.open("ab") as file:
                 file.write(b"x")
 
-    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
-    monkeypatch.setattr(module, "_say", meddle)
+    monkeypatch.setattr(talk, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(talk, "say", meddle)
     with pytest.raises(DataError, match="being written by another download"):
         get()
 
@@ -613,7 +613,7 @@ def test_a_terminal_sees_a_bar_with_speed_and_time(get: Get, monkeypatch: pytest
 
     screen = io.StringIO()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(module, "console", Console(file=screen, force_terminal=True, width=120))
+    monkeypatch.setattr(talk, "console", Console(file=screen, force_terminal=True, width=120))
     get()
     assert "3.0/3.0 MB" in screen.getvalue()
     assert "MB/s" in screen.getvalue()
