@@ -3,7 +3,7 @@
     python benchmarks/search.py --data DIR --teacher TEACHER --out search                      the recipe
     python benchmarks/search.py --data DIR --teacher TEACHER --arms guidance --rungs 20 --seeds 0 1 2 --out ablation
     python benchmarks/search.py --data DIR --teacher TEACHER --arms guidance --kimg 30 --seeds 0 1 2 --out ablation
-    python benchmarks/search.py --out search                                                   the table, so far
+    python benchmarks/search.py --out search                          the tables and search.png, of what is done
     python benchmarks/search.py --out ablation --also ablation-2      of two that ran side by side, with other seeds
 
 The second table holds every arm against one of them (`--against`, by default the first), with 95% intervals over seeds
@@ -36,6 +36,7 @@ from typing import Any
 import torch
 from arms import ARMS, arm
 from judging import FIGURES, SPACES, Judging, line
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -226,14 +227,49 @@ def mean_and_error(found: Seeds, name: str) -> str:
     return f"{statistics.mean(values):.2f}{error}"
 
 
+def arms_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Seeds]:
+    """Figures of trials → arm → seed → figures, the arms by their mean score."""
+    arms: dict[str, Seeds] = {}
+    for key, figures in rows.items():
+        name, _, seed = key.rpartition(", seed ")
+        arms.setdefault(name, {})[int(seed)] = figures
+    return dict(sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1].values())))
+
+
+def draw(results: Results, path: Path) -> None:
+    """The last rung: a dot a seed, a stroke for their mean; real images are at 1, or at 0 for agreement."""
+    *_, rows = results["figures"].values()
+    arms = arms_of(rows)
+    figure = Figure(figsize=(13, 1.8 + 0.28 * len(arms)), layout="constrained")
+    panels = [(name, [(space, f"{space}/{name}") for space in SPACES]) for name in FIGURES]
+    panels.append(("agreement", [("judge", "agreement")]))
+    for axis, (title, series) in zip(figure.subplots(1, 4, sharey=True), panels, strict=True):
+        for k, (space, name) in enumerate(series):
+            for row, found in enumerate(arms.values()):
+                values = [f[name] for f in found.values()]
+                at = row + 0.3 * (k - (len(series) - 1) / 2)
+                axis.plot(values, [at] * len(values), "o", color=f"C{k}", alpha=0.5, markersize=4,
+                          label=space if row == 0 else None)  # fmt: skip
+                axis.plot(statistics.mean(values), at, "|", color=f"C{k}", markersize=11, markeredgewidth=2)
+        axis.axvline(0 if title == "agreement" else 1, color="0.5", linewidth=0.8, linestyle="--")
+        shown = title.upper() if title == "fid" else title
+        axis.set_title(f"{shown}, less real images'" if title == "agreement" else f"{shown}, over real images'")
+        axis.grid(axis="y", alpha=0.3)
+        if title == "fid":
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("{x:g}")
+            axis.set_yticks(range(len(arms)), list(arms))
+            axis.invert_yaxis()
+            axis.legend(fontsize=8)
+    figure.savefig(path, dpi=90)
+
+
 def show(results: Results, screen: Console, measure: str | None = None) -> None:
     """Two tables a rung: the figures of each arm, and how far they are from those of the arm `measure`."""
     measure = measure or next(iter(ARMS[results["search"]["arms"]]))
     for rung, rows in results.get("figures", {}).items():
-        arms: dict[str, Seeds] = {}
-        for key, figures in rows.items():
-            name, _, seed = key.rpartition(", seed ")
-            arms.setdefault(name, {})[int(seed)] = figures
+        arms = arms_of(rows)
         unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
         table = Table(title=f"{rung} {unit}", caption=f"over the floor, in the features of {SPACES}")
         apart = Table(title=f"against {measure}", caption="95% intervals over seeds; FID as a ratio")
@@ -242,7 +278,7 @@ def show(results: Results, screen: Console, measure: str | None = None) -> None:
         spread = [f"{space}/{figure}" for figure in FIGURES for space in SPACES] + ["agreement", "score"]
         for column in ("arm", *spread):
             apart.add_column(column, overflow="fold")
-        for name, found in sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1].values())):
+        for name, found in arms.items():
             both = [" · ".join(mean_and_error(found, f"{space}/{figure}") for space in SPACES) for figure in FIGURES]
             kimg = f"{statistics.mean(f['images'] for f in found.values()) / 1000:.0f}"
             last = (mean_and_error(found, "agreement"), mean_and_error(found, "score"))
@@ -297,6 +333,8 @@ def main(argv: list[str] | None = None) -> int:
         known = ARMS[results.get("search", {}).get("arms", options.arms)]
         if options.against not in (None, *known):
             raise InputError(f"--against (={options.against}) must be among {', '.join(known)}")
+        if results.get("figures"):
+            draw(results, options.out / "search.png")
         show(results, Console(width=None if sys.stdout.isatty() else 150), options.against)
     except ExpressiveGANError as error:
         print(f"search: {error}", file=sys.stderr)

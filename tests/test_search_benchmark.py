@@ -44,6 +44,7 @@ def test_arms_are_held_against_the_one_asked_for(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "against none" in said
     assert "-2.00 ±0.00" in said
+    assert (tmp_path / "search.png").stat().st_size > 10_000
     assert search.main(["--out", str(tmp_path), "--against", "nothing"]) == 2
 
 
