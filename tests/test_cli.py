@@ -95,7 +95,11 @@ def test_an_unknown_preset(refused: Refused) -> None:
         ("kimg", "0", r"kimg \(=0.0\)"),
         ("minutes", "-3", r"minutes \(=-3.0\)"),
         ("minutes", "nan", r"minutes \(=nan\)"),
+        ("minutes", "inf", r"minutes \(=inf\)"),
         ("augment", "2", r"augment \(=2.0\)"),
+        ("width", "2", r"width \(=2\) must be at least 4"),
+        ("method", "dcgan", r"gamma \(=3.0\) must be 0 with method dcgan.*--preset dcgan"),
+        ("preset", "grow-128", "--preset grow-128 goes on from trained networks.*--init"),
     ],
 )
 def test_settings_out_of_range(refused: Refused, option: str, value: str, message: str) -> None:
@@ -209,6 +213,7 @@ def test_the_demo_overwrites_nothing(refused: Refused, tmp_path: Path) -> None:
         (["--cam-weight-d", "0.125"], "--cam-weight-d cannot be given"),
         (["--batch", "32"], "--batch"),  # the preset's own value is not the run's
         (["--minutes", "3"], "--minutes"),
+        (["--preset", "unguided"], "--preset cannot be given"),
         (["--dry-run"], "--dry-run"),
     ],
 )
@@ -323,6 +328,35 @@ def test_the_baseline_and_no_teacher(tmp_path: Path) -> None:
     assert call("train", *common, "--out", tmp_path / "dcgan", "--preset", "dcgan") == 0
     assert call("generate", "--model", tmp_path / "dcgan", "--out", tmp_path / "images", "--num", "2") == 0
     assert call("train", *common, "--out", tmp_path / "plain") == 0
+
+
+def test_a_run_that_asks_no_teacher_fits_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_fit", lambda *_: pytest.fail("a teacher was fitted"))
+    asks = ["--data", "phantom:60", "--preset", "unguided", *SMALL, "--kimg", "0.008"]
+    assert call("train", *asks, "--out", tmp_path / "run") == 0
+    assert call("train", *asks, "--out", tmp_path / "none", "--dry-run") == 0
+
+
+def test_terms_that_a_short_run_never_reaches_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["train", "--data", "phantom:60", "--teacher", "none", *SMALL]
+    assert call(*common, "--out", tmp_path / "run", "--kimg", "0.008", "--logit-kimg", "0.004") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "detail_weight (=0.3) does nothing in this run: it begins after 120 thousand images" in said
+    assert "logit_weight" not in said
+    assert call(*common, "--out", tmp_path / "dry", "--minutes", "0.001", "--dry-run") == 0
+    assert "logit_weight (=0.1) does nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused) -> None:
+    run = tmp_path / "run"
+    common = ["--data", "phantom:60", "--teacher", "none", *SMALL, "--free-after", "0.5"]
+    assert call("train", *common, "--out", run, "--kimg", "0.008") == 0
+    assert "--kimg (=0.004) must be at least the run's own 0.008" in refused(
+        "train", "--resume", "--out", run, "--kimg", "0.004", "--device", "cpu"
+    )
+    assert call("train", "--resume", "--out", run, "--kimg", "0.016", "--device", "cpu") == 0
+    settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+    assert settings["config"]["free_after"] == 0.25  # free pairs had begun, and go on
 
 
 def test_a_run_fits_its_own_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,11 +116,14 @@ def test_wheel_and_sdist_hold_every_file(builder: type) -> None:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_path_that_exists_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_here_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_shipped(find_model("kermany-64"))
     assert is_shipped(find_model(Path("kermany-64")))
     Path("kermany-64").mkdir()
+    (Path("kermany-64") / "samples.png").touch()  # as `expressivegan demo` leaves it
+    assert is_shipped(find_model("kermany-64"))
+    (Path("kermany-64") / "generator").mkdir()
     assert find_model("kermany-64") == Path("kermany-64")
     assert not is_shipped(find_model("kermany-64"))
 

@@ -158,15 +158,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The periodic checkpoints of a folder, oldest first: files named by a count of images. Others are left alone."""
+    return sorted((path for path in folder.glob("*.ckpt") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+
+
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of a folder that can be read, by its name's count of images, or None where there is none.
 
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
     """
-    found = sorted(folder.glob("*.ckpt"), reverse=True)
     problems = []
-    for path in found:
+    for path in reversed(list_checkpoints(folder)):
         try:
             return path, load_checkpoint(path)
         except CheckpointError as error:

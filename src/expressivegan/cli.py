@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg, subcommand
 
 from expressivegan.cli_data import Data
-from expressivegan.config import PRESETS, TeachConfig, TrainConfig, preset
+from expressivegan.config import PRESETS, STARTED, TeachConfig, TrainConfig, preset
 from expressivegan.console import console
 from expressivegan.devices import Device
 from expressivegan.errors import ExpressiveGANError, InputError, Stopped
@@ -21,6 +21,9 @@ Fit = Literal["stretch", "pad", "crop"]
 
 _SHIPPED = f"a model of the package: {', '.join(model.name for model in shipped_models())}"
 _MODEL = f"A run, a model directory, or {_SHIPPED}."
+_PRESETS = "Named settings; every setting below overrides its value. " + " ".join(
+    f"{name}: {found.about}." for name, found in PRESETS.items()
+)
 _Model = Annotated[Path, arg(help=_MODEL)]
 
 
@@ -69,9 +72,7 @@ class Train:
     """Folder of X-rays, a saved manifest, or phantom[:COUNT]. With --resume it may be left out."""
     out: Path = Path("run")
     """Run directory."""
-    preset: str = "cpu-64"
-    """Named settings: cpu-64, demo, grow-128, grow-224, gpu-128, gpu-224, unguided, dcgan. Every setting below
-    overrides its value."""
+    preset: Annotated[str, arg(help=_PRESETS)] = "cpu-64"
     teacher: str | None = None
     """Model directory of a teacher, a model of the package that has one, xrv:NAME for torchxrayvision's weights, or
     none. Default: fit one into the run, as `expressivegan teach` does."""
@@ -96,15 +97,21 @@ class Train:
         config, typed = TrainConfig.from_json(self.config.to_json()), self.typed
         if self.minutes is not None and "kimg" in typed:
             raise InputError("--minutes and --kimg are two ways to say the same; give one of them")
-        if self.minutes is not None and not self.minutes > 0:
-            raise InputError(f"--minutes (={self.minutes}) must be positive")
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise InputError(f"--minutes (={self.minutes}) must be positive and finite")
+        if self.init is None and not self.resume and self.preset in STARTED:
+            raise InputError(
+                f"--preset {self.preset} goes on from trained networks: give them with --init, or take a preset that "
+                "starts from nothing"
+            )
         if self.resume and self.init is not None:
             raise InputError("--init starts a new run; --resume goes on with one, which needs --init no more")
         if self.resume and self.dry_run:
             raise InputError("--dry-run says what a new run would be; it does not go with --resume")
         if self.resume:
-            if typed - {"kimg"} or self.minutes is not None:
-                names = ", ".join(f"--{n.replace('_', '-')}" for n in sorted(typed - {"kimg"})) or "--minutes"
+            given = sorted(typed - {"kimg"}) + ["minutes"] * (self.minutes is not None)
+            if given:
+                names = ", ".join(f"--{n.replace('_', '-')}" for n in given)
                 raise InputError(f"--resume goes on with the run's own settings, so {names} cannot be given; "
                                  "only --kimg can, to make the run longer")  # fmt: skip
             commands.resume(self.out, self.data, self.teacher, config.kimg if "kimg" in typed else None, self.device)
@@ -353,7 +360,7 @@ def _train_default(argv: Sequence[str]) -> Train:
         name = after if here == "--preset" else here.removeprefix("--preset=") if here.startswith("--preset=") else name
     chosen = preset(name).config if name in PRESETS or argv[:1] == ["train"] else TrainConfig()
     flags = {argument.split("=")[0].removeprefix("--").replace("-", "_") for argument in argv if argument[:2] == "--"}
-    typed = frozenset(flags & {f.name for f in fields(TrainConfig)})
+    typed = frozenset(flags & {"preset", *(f.name for f in fields(TrainConfig))})
     return Train(preset=name, config=_Settings(**chosen.to_json()), typed=typed)
 
 

@@ -10,13 +10,13 @@ import torch
 from rich.table import Table
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, read_json
+from expressivegan.checkpoint import check_model_directory, list_checkpoints, make_directory, new_directory, read_json
 from expressivegan.config import TeachConfig, TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data_commands import data_table
-from expressivegan.devices import Device, Precision, make_fabric, peak_gib
+from expressivegan.devices import Device, Precision, make_fabric, peak_gib, resolve_device
 from expressivegan.errors import InputError, Stopped
 from expressivegan.generate_command import generate
 from expressivegan.health import health_check
@@ -41,6 +41,7 @@ def teach(
     source: str, out: Path, resolution: int, fit: str, config: TeachConfig, device: Device, precision: Precision
 ) -> None:
     """Fits, scores and writes a teacher."""
+    resolve_device(device)
     check_model_directory(out)
     with new_directory(out.parent):
         images = load_images(source, resolution, fit=fit)  # type: ignore[arg-type]
@@ -85,14 +86,21 @@ def _warn_of_other_data(what: str, data_hash: str | None, images: ImageSet) -> N
         )
 
 
-def _guide(images: ImageSet, teacher: str | None, out: Path, device: Device) -> tuple[Guide | None, str | None]:
+def _guide(
+    images: ImageSet, config: TrainConfig, teacher: str | None, out: Path, device: Device
+) -> tuple[Guide | None, str | None]:
     """The teacher that was named; without a name the compact one, fitted into the run once."""
-    if teacher == "none":
-        return None, "none"
-    own = out / "teacher"
     if teacher is None and len(images.classes) < 2:
         console.print("one class only: training without a teacher")
         return None, "none"
+    if teacher is None and not config.asks_teacher:
+        console.print("no setting asks a teacher anything: training without one")
+        return None, "none"
+    if teacher == "none":
+        if config.asks_teacher:
+            console.print("without a teacher, guidance does nothing; --preset unguided has settings that say so")
+        return None, "none"
+    own = out / "teacher"
     if teacher is None and (own / "model.safetensors").exists() and _data_of(own) not in (None, images.data_hash):
         raise InputError(f"{own} was fitted on other data; choose another --out, or name the teacher with --teacher")
     if teacher is None and not (own / "model.safetensors").exists():
@@ -122,13 +130,14 @@ def train(
     dry_run: bool = False,
 ) -> TrainResult:
     """Starts a run, or says what it would be; with `init` from the networks of a run or model."""
-    if any((out / "checkpoints").glob("*.ckpt")) and not dry_run:
-        raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
+    resolve_device(device)
+    if not dry_run:
+        RunDirectory(out).check_new()
     start = None if init is None else open_start(find_model(init, "init"))
     if start is not None:
         check_start(start, config)
     if dry_run:
-        _dry_run(load_images(source, config.resolution, fit=config.fit), config, teacher, out, minutes, device)
+        _dry_run(load_images(source, config.resolution, fit=config.fit), config, teacher, init, out, minutes, device)
         return TrainResult(0, 0, out, False, [])
     with new_directory(out):
         images = load_images(source, config.resolution, fit=config.fit)
@@ -136,7 +145,7 @@ def train(
         if start is not None:
             console.print(start.describe(images.classes, config.resolution))
             _warn_of_other_data(f"{init} was trained", start.data_hash, images)
-        guide, name = _guide(images, teacher, out, device)
+        guide, name = _guide(images, config, teacher, out, device)
         _remember(source, out)
         return _run(images, config, out, guide, name, minutes, False, device, start)
 
@@ -148,20 +157,28 @@ def _remember(source: str, out: Path) -> None:
 
 
 def resume(out: Path, source: str | None, teacher: str | None, kimg: float | None, device: Device) -> TrainResult:
-    """Goes on with a run."""
+    """Goes on with a run, as it was; `kimg` makes it longer."""
+    resolve_device(device)
     settings = RunDirectory(out).settings()
     config = TrainConfig.from_json(settings["config"])
     if kimg is not None:
-        # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
-        config = replace(config, kimg=kimg, free_after=min(1.0, config.free_after * config.kimg / kimg))
+        if kimg < config.kimg:
+            raise InputError(
+                f"--kimg (={kimg:g}) must be at least the run's own {config.kimg:g}: it makes a run longer"
+            )
+        there = list_checkpoints(RunDirectory(out).checkpoints)
+        if there and int(there[-1].stem) >= 1000 * config.free_after * config.kimg:
+            # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
+            config = replace(config, free_after=config.free_after * config.kimg / kimg)
+        config = replace(config, kimg=kimg)
     if source is None:
         try:
             source = str(json.loads((out / "data.json").read_text(encoding="utf-8"))["source"])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"--data is missing, and {out} does not say where its data were") from error
     images = load_images(source, config.resolution, fit=config.fit)
-    guide, name = _guide(images, teacher or settings.get("teacher"), out, device)
-    return _run(images, config, out, guide, name, None, True, device)
+    guide, name = _guide(images, config, teacher or settings.get("teacher"), out, device)
+    return _run(images, config, out, guide, name, None, True, device, quiet=True)
 
 
 def _run(
@@ -174,10 +191,16 @@ def _run(
     again: bool,
     device: Device,
     start: Start | None = None,
+    quiet: bool = False,
 ) -> TrainResult:
     with progress_bar("training") as bar:
 
         def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
+            nonlocal quiet
+            if not quiet:  # here, since a budget of minutes is thousands of images from the first step on
+                for sentence in replace(config, kimg=total / 1000).idle_terms():
+                    console.print(f"note: {sentence}", highlight=False)
+                quiet = True
             bar(seen, total, figures_line(figures))
 
         result = run_training(
@@ -209,11 +232,18 @@ def _run(
 
 
 def _dry_run(
-    images: ImageSet, config: TrainConfig, teacher: str | None, out: Path, minutes: float | None, device: Device
+    images: ImageSet,
+    config: TrainConfig,
+    teacher: str | None,
+    init: str | None,
+    out: Path,
+    minutes: float | None,
+    device: Device,
 ) -> None:
     fabric = make_fabric(device, config.precision)
     guide: Guide | None = None
-    if teacher is None and len(images.classes) > 1:  # it would be fitted first; its cost does not depend on its weights
+    if teacher is None and len(images.classes) > 1 and config.asks_teacher:
+        # It would be fitted first; what it costs does not depend on its weights
         reference = None if images.reference is None else images.classes[images.reference]
         fresh = CXR_CAM_Teacher(
             weights=None,
@@ -225,12 +255,15 @@ def _dry_run(
         guide = Guide(fresh, images.classes, images.reference)
         fold_norms(fresh.eval().backbone)
     elif teacher not in (None, "none"):
-        guide, _ = _guide(images, teacher, out, device)
-    speed = calibrate(images, config, guide, fabric)
-    kimg = speed * 60 * minutes / 1000 if minutes else config.kimg
+        guide, _ = _guide(images, config, teacher, out, device)
+    speed = calibrate(images, config, guide, fabric, cache_root(None) / "cams")
+    kimg = max(1, int(speed * 60 * minutes / config.batch)) * config.batch / 1000 if minutes else config.kimg
+    config = replace(config, kimg=kimg)
     table = Table(title="settings", show_header=False)
+    table.add_row("teacher", teacher or ("fitted first, into the run" if guide else "none"))
+    table.add_row("init", init or "none")
     for name, value in config.to_json().items():
-        table.add_row(name, str(round(kimg, 1) if name == "kimg" else value))
+        table.add_row(name, str(value))
     console.print(table)
     for name, network in zip("GD", make_networks(config, images.classes, images.reference), strict=True):
         console.print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters")
@@ -239,6 +272,8 @@ def _dry_run(
     memory = "" if peak is None else f", {peak:.1f} GiB at the peak"
     console.print(f"measured in a few steps: {speed:.0f} images/s{memory}")
     console.print(f"{kimg:.0f} thousand images: about {kimg * 1000 / speed / 60:.0f} minutes")
+    for sentence in config.idle_terms():
+        console.print(f"note: {sentence}", highlight=False)
 
 
 def demo(out: Path, minutes: float, device: Device) -> None:
@@ -247,6 +282,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
         raise InputError(f"--minutes (={minutes}) must be positive")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out (={out}) is not empty; choose another folder or delete it")
+    resolve_device(device)
     make_directory(out)
     shipped = _show_shipped(out)
     settings = preset("demo").config
@@ -254,9 +290,9 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     data_table(images)
     _fit(images, out / "teacher", replace(TeachConfig(), epochs=6), device, "auto")
     run = out / "run"
-    guide, name = _guide(images, str(out / "teacher"), run, device)
+    guide, name = _guide(images, settings, str(out / "teacher"), run, device)
     _remember(_DEMO_DATA, run)
-    _run(images, settings, run, guide, name, minutes, False, device)
+    _run(images, settings, run, guide, name, minutes, False, device, quiet=True)
     generate(run, out / "images", 24, device=device)
     model = open_generator(run)
     assert isinstance(model, GeneratorWithCAMGuidance)

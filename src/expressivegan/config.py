@@ -59,6 +59,8 @@ class TeachConfig:
                 raise InputError(f"{name} (={getattr(self, name)}) must be at least {least}")
         if not 0 < self.rate < float("inf"):
             raise InputError(f"rate (={self.rate}) must be positive")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise InputError(f"weight_decay (={self.weight_decay}) must be 0 or more")
         if not 0 <= self.smoothing < 1:
             raise InputError(f"smoothing (={self.smoothing}) must be from 0 to below 1")
         limits = {"shift": 0.5, "zoom": 1, "stretch": 1, "rotation": 180, "exposure": 2,
@@ -72,6 +74,12 @@ UNPROTECTED = TeachConfig(
     backbone="compact", stretch=0.0, exposure=0.5, border=0.0, marks=0.0, focus_weight=0.0, enough=0.0
 )
 """A plain classifier that takes every shortcut it finds: what to measure shortcuts with."""
+
+
+_NOT_OF_DCGAN = (
+    "gamma", "class_weight", "logit_weight", "flip_weight", "diversity_weight", "detail_weight", "area_weight",
+    "delta_weight", "steer_weight", "steer_share", "free_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,9 @@ class TrainConfig:
         for name in positive:
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} (={getattr(self, name)}) must be positive and finite")
+        for name in ("width", "min_width"):
+            if getattr(self, name) < 4:
+                raise InputError(f"{name} (={getattr(self, name)}) must be at least 4")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to below 1")
@@ -190,11 +201,34 @@ class TrainConfig:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
             raise InputError(f"batch (={self.batch}) must be at least 2")
+        if self.method == "dcgan":
+            for name in _NOT_OF_DCGAN:
+                if getattr(self, name) > 0:
+                    raise InputError(
+                        f"{name} (={getattr(self, name)}) must be 0 with method dcgan, which has no such term: take "
+                        "--preset dcgan"
+                    )
+            if self.precision == "bf16-mixed":
+                raise InputError(f"precision (={self.precision}) must be 32-true with method dcgan, as the original is")
 
     @property
     def guided(self) -> bool:
         """Whether the teacher is asked about made images at all."""
         return self.cam_weight_g > 0 or self.flip_weight > 0 or self.logit_weight > 0
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether training has any use for a teacher."""
+        return self.guided or self.cam_weight_d > 0 or (self.free_share > 0 and self.steer_share > 0)
+
+    def idle_terms(self) -> list[str]:
+        """Sentences on the terms that are weighed and yet never begin, since the run is over before."""
+        return [
+            f"{name}_weight (={getattr(self, f'{name}_weight')}) does nothing in this run: it begins after "
+            f"{getattr(self, f'{name}_kimg'):g} thousand images ({name}_kimg), and there are {self.kimg:g}"
+            for name in ("logit", "detail")
+            if getattr(self, f"{name}_weight") > 0 and getattr(self, f"{name}_kimg") >= self.kimg
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
@@ -231,10 +265,16 @@ class Preset:
 _CPU_64 = TrainConfig()
 
 PRESETS: dict[str, Preset] = {
-    "cpu-64": Preset(_CPU_64, "64 px on two CPU cores, 30 to 65 minutes; CAM guidance and acting maps on"),
+    "cpu-64": Preset(_CPU_64, "64 px, 30 to 65 minutes on two CPU cores, twice that where they lack bfloat16"),
     "demo": Preset(
         replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, logit_kimg=24.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
+    ),
+    # Going on, with --init: trained networks need neither a wait for the late terms nor a penalty that smooths D again.
+    "finetune-64": Preset(
+        replace(_CPU_64, kimg=50.0, gamma=0.6, ema_kimg=5.0, ema_share=0.2, free_after=0.5, logit_kimg=0.0,
+                detail_kimg=0.0, sample_every=5.0, checkpoint_every=10.0),
+        "64 px, with --init from a 64 px run or kermany-64, on other data",
     ),
     # Growing, with --init: the widths of cpu-64, so that its weights carry over. The squared gradient of the same score
     # in four times the pixels is a quarter, so gamma ends at four times the parent's, and begins not far above; maps
@@ -269,7 +309,7 @@ PRESETS: dict[str, Preset] = {
     "unguided": Preset(
         replace(_CPU_64, cam_weight_d=0.0, cam_weight_g=0.0, logit_weight=0.0, flip_weight=0.0, area_weight=0.0,
                 delta_weight=0.0, steer_weight=0.0, steer_share=0.0, steer_drawn=0.0, free_share=0.0, free_after=0.0),
-        "cpu-64 without guidance, for comparison; with --teacher none; its maps mean nothing",
+        "cpu-64 without teacher and guidance, for comparison; its maps mean nothing",
     ),
     "dcgan": Preset(
         replace(_CPU_64, method="dcgan", batch=32, beta1=0.5, beta2=0.999, rate_end=2e-4, gamma=0.0, augment=0.0,
@@ -279,6 +319,9 @@ PRESETS: dict[str, Preset] = {
         "the baseline of every comparison: DCGAN, BCE, batch norm, teacher run in every step, fp32",
     ),
 }  # fmt: skip
+
+STARTED = ("finetune-64", "grow-128", "grow-224")
+"""Presets that go on from trained networks: their schedules would waste a run that starts from nothing."""
 
 
 def preset(name: str) -> Preset:

@@ -22,8 +22,8 @@ def fast_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
-        cpu = torch.cpu
-        return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
+        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private names: an older torch lacks them
+        return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
     return False
 
 

@@ -321,9 +321,15 @@ def test_steering_and_style_are_written_down(folder: Path, tmp_path: Path) -> No
             assert maps["mask"].max() > 0
     assert json.loads((out / "generation.json").read_text())["steer"]["regions"] == ["right lower"]
     before = {p: p.read_bytes() for p in out.rglob("*.*")}
-    for other in ({"steer": ["left lower"]}, {"steer": []}, {"shortcut_free": False}, {"style_label": "NORMAL"}):
+    for other, named in (
+        ({"steer": ["left lower"]}, "steer"),
+        ({"steer": []}, "steer"),
+        ({"shortcut_free": False}, "style_label"),
+        ({"style_label": "NORMAL"}, "style_label"),
+        ({"truncation": 0.5}, "truncation"),
+    ):
         options: dict[str, Any] = {"steer": ["right lower"], "shortcut_free": "style_label" not in other} | other
-        with pytest.raises(InputError, match="another model, seed, label, style, steering or precision"):
+        with pytest.raises(InputError, match=rf"differ in {named} \(.*choose another folder"):
             write_images(folder, out, 3, seed=1, label="VIRUS", **options)
     write_images(folder, out, 3, seed=1, label="VIRUS", steer=["right lower"], shortcut_free=True)
     assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
@@ -356,7 +362,7 @@ def test_a_picture_of_somebody_else_is_kept(folder: Path, tmp_path: Path) -> Non
 def test_another_model_into_the_same_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     write_images(folder, tmp_path / "out", 3)
     save_model(tiny_generator(1), tmp_path / "other", "card")
-    with pytest.raises(InputError, match="images of another model"):
+    with pytest.raises(InputError, match="differ in model"):
         write_images(tmp_path / "other", tmp_path / "out", 3)
 
 

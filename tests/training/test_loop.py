@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,8 @@ def test_without_a_teacher(phantoms: ImageSet, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*EVERY IMAGE COUNTS AS A PATIENT")
 def test_a_set_without_a_reference(phantoms: ImageSet) -> None:
+    phantoms = replace(phantoms, manifest=replace(phantoms.manifest, reference_class=None))
+    assert phantoms.reference is None
     teacher = tiny_teacher(reference=None)
     run = Run(phantoms, tiny_config(logit_kimg=0.0), Guide(teacher, phantoms.classes, None), make_fabric("cpu"))
     run.look_at_real(None)
@@ -392,6 +395,35 @@ def test_what_cannot_be_resumed(phantoms: ImageSet, guide: Guide, tmp_path: Path
         go(phantoms, tiny_config(), tmp_path / "run", guide, resume=True)
 
 
+def test_a_run_without_checkpoints_is_not_overwritten(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    go(phantoms, tiny_config(), run, guide)
+    shutil.rmtree(run / "checkpoints")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"already holds a run, whose checkpoints are gone.*--init"):
+            go(phantoms, tiny_config(), run, guide, resume=resume)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_files_that_are_no_count_of_images_are_left_alone(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    go(phantoms, tiny_config(kimg=0.016, checkpoint_every=EVERY_STEP), tmp_path / "run", guide)
+    (folder / "best.ckpt").write_bytes((folder / "0000000012.ckpt").read_bytes())
+    assert last_state(tmp_path / "run")["seen"] == 16
+    go(phantoms, tiny_config(kimg=0.024, checkpoint_every=EVERY_STEP, keep=1), tmp_path / "run", guide, resume=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["0000000024.ckpt", "best.ckpt"]
+
+
+def test_a_run_keeps_its_teacher(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:
+    go(phantoms, tiny_config(), tmp_path / "run", guide, teacher_name="first")
+    other = Guide(tiny_teacher(seed=1), phantoms.classes, phantoms.reference)
+    for name, second in (("second", other), ("none", None)):
+        with pytest.raises(InputError, match=rf"teacher \(={name}\) is not the one .*\(first\)"):
+            go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", second, teacher_name=name, resume=True)
+    assert go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", guide, resume=True).images == 20
+
+
 def test_only_the_newest_checkpoints_are_kept(phantoms: ImageSet, tmp_path: Path) -> None:
     go(phantoms, tiny_config(kimg=0.024, checkpoint_every=EVERY_STEP, keep=2), tmp_path / "run", None)
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
@@ -441,6 +473,8 @@ def test_data_that_cannot_be_trained_with(phantoms: ImageSet, tmp_path: Path) ->
     groups[phantoms.labels == 2] = "judge"
     with pytest.raises(DataError, match="class VIRUS has no image among the training patients"):
         go(replace(phantoms, groups=groups), tiny_config(), tmp_path / "run", None)
+    with pytest.raises(InputError, match=r"images are of 32 px and resolution \(=64\) is not"):
+        go(phantoms, tiny_config(resolution=64), tmp_path / "run", None)
     groups[:] = "judge"
     with pytest.raises(DataError, match="at least two images of training patients, and there are 0"):
         go(replace(phantoms, groups=groups), tiny_config(), tmp_path / "run", None)

@@ -129,8 +129,16 @@ def test_all_or_none_of_the_pairs_free(phantoms: ImageSet, share: float) -> None
     terms = run.step(lambda terms: None)
     assert ("d_adversarial" in terms, "c_adversarial" in terms) == (not share, bool(share))
     batch = run.draw(0)
-    assert batch.free.all() == bool(share)
+    assert set(batch.free.tolist()) == {bool(share)}
     assert share or torch.equal(batch.styles, batch.labels)
+
+
+@pytest.mark.parametrize("batch", [4, 8, 12, 20])
+def test_as_many_free_pairs_as_asked_in_batches_of_any_size(phantoms: ImageSet, batch: int) -> None:
+    config = tiny_config(free_share=0.25, free_after=0.0, batch=batch)
+    run = Run(phantoms, config, None, make_fabric("cpu", "32-true"))
+    shares = [float(run.draw(1).free.float().mean()) for _ in range(60)]
+    assert np.mean(shares) == pytest.approx(0.25, abs=0.03)
 
 
 def test_half_of_the_free_pairs_are_healthy_in_any_style(phantoms: ImageSet) -> None:

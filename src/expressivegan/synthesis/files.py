@@ -104,14 +104,17 @@ def write_images(
         if found is None and not is_whole(png(index)):
             return False  # cut short, by a full disk for example
         if found != facts(index):
-            raise InputError(f"--out (={out}) holds images of another model, seed, label, style, steering or "
-                             "precision; choose another folder")  # fmt: skip
+            differ = [name for name, value in facts(index).items() if found is None or found.get(name) != value]
+            raise InputError(
+                f"--out (={out}) holds images that differ in {', '.join(differ)} ({png(index).name}); choose another "
+                "folder"
+            )
         return (out / "maps" / f"{index:06d}.npz").exists() and (out / "overlays" / png(index).name).exists()
 
     ours = {png(i) for i in range(count)}
     others = [p for p in sorted((out / "images").glob("*.png")) if p not in ours]
     if others:
-        raise InputError(f"--out (={out}) holds other images, such as {others[0].name}; choose another folder")
+        raise InputError(f"--out (={out}) holds more or other images, such as {others[0].name}; choose another folder")
     missing = [i for i in range(count) if not is_done(i)]
     done = count - len(missing)
     how: dict[str, Any] = {"batch": batch, "deterministic": deterministic, "device": device, "precision": precision}

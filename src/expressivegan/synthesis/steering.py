@@ -67,6 +67,9 @@ def steering_map(what: str | Path | Sequence[str | Path], resolution: int) -> Te
     parts = [what] if isinstance(what, (str, Path)) else list(what)
     if not parts:
         raise InputError(f"steer names no region; give {_HOW}")
+    whole = " ".join(str(part) for part in parts)
+    if len(parts) > 1 and (whole.casefold() in ZONES or str(parts[0]).casefold() in ("ellipse", "box")):
+        raise InputError(f'steer (={whole}) is one region, of several words: put it in quotes, --steer "{whole}"')
     maps = torch.cat([_region(part, resolution) for part in parts])
     return maps.amax(0, keepdim=True)
 

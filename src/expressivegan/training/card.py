@@ -63,6 +63,8 @@ def generator_card(config: TrainConfig, images: ImageSet, seen: int, init: Mappi
         seen: images seen so far, repeats counted.
         init: what settings.json says of the networks that it started from, if of any.
     """
+    expressive = config.method == "expressive"
+    network = "GeneratorWithCAMGuidance" if expressive else "DCGANGenerator"
     return f"""---
 library_name: expressivegan
 tags: [chest-x-ray, gan, synthetic-data]
@@ -75,7 +77,7 @@ tags: [chest-x-ray, gan, synthetic-data]
 - fidelity, memorisation and their floors: not measured yet
 
 ```python
-from expressivegan import GeneratorWithCAMGuidance
-generator = GeneratorWithCAMGuidance.from_pretrained("this folder")
+from {"expressivegan" if expressive else "expressivegan.models.dcgan"} import {network}
+generator = {network}.from_pretrained("this folder")
 ```
 """

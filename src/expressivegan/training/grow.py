@@ -214,17 +214,18 @@ def _least_squares(layer: Conv, rows: Sequence[tuple[Tensor, Tensor, Tensor]]) -
     was = layer.weight.flatten(1)
     if layer.bias is not None:
         was = torch.cat([was, layer.bias[:, None]], 1)
-    left, right = was.new_zeros(was.shape[1], was.shape[1]).double(), was.new_zeros(was.shape[1], len(was)).double()
+    was = was.cpu().double()  # Apple's GPUs have no float64
+    left, right = was.new_zeros(was.shape[1], was.shape[1]), was.new_zeros(was.shape[1], len(was))
     for x, target, weight in rows:
         cells = F.unfold(x, layer.kernel_size, padding=int(layer.padding[0]))  # (B, C·k·k, H·W)
         if layer.bias is not None:
             cells = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
         weighted = cells * weight.flatten(2)
-        left += torch.einsum("nil,njl->ij", weighted, cells).double()
-        right += torch.einsum("nil,njl->ij", weighted, target.flatten(2)).double()
+        left += torch.einsum("nil,njl->ij", weighted, cells).cpu().double()
+        right += torch.einsum("nil,njl->ij", weighted, target.flatten(2)).cpu().double()
     ridge = 1e-5 * left.diagonal().mean().clamp_min(1e-12)
     left.diagonal().add_(ridge)
-    found = torch.linalg.solve(left, right + ridge * was.T.double()).T.to(was)
+    found = torch.linalg.solve(left, right + ridge * was.T).T.to(layer.weight)
     if layer.bias is not None:
         layer.bias.copy_(found[:, -1])
         found = found[:, :-1]

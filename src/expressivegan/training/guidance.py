@@ -92,7 +92,7 @@ def look_at_real(guide: Guide, images: ImageSet, cache_dir: Path | None = None, 
             x, _ = images.batch(np.arange(start, min(start + batch, len(images))))
             maps, said = guide(x.to(like))
             cams.append(maps.clamp(-6, 6).half().cpu().numpy())
-            logits.append(maps.new_zeros(len(x), 0).numpy() if said is None else said.float().cpu().numpy())
+            logits.append(np.zeros((len(x), 0), np.float32) if said is None else said.float().cpu().numpy())
     made = Told(np.concatenate(cams), np.concatenate(logits))
     arrays: dict[Path, npt.NDArray[Any]] = dict(zip(paths, (made.cams, made.logits), strict=False))
     with suppress(OSError):  # a cache that cannot be kept is no reason to stop

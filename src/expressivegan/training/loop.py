@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, save_model
+from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, save_model, state_hash
 from expressivegan.config import TrainConfig
 from expressivegan.data import ImageSet
 from expressivegan.devices import Device, make_fabric, resolve_precision
@@ -54,10 +54,17 @@ class TrainResult:
     warnings: list[str]
 
 
-def calibrate(images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric, steps: int = 12) -> float:
+def calibrate(
+    images: ImageSet,
+    config: TrainConfig,
+    guide: Guide | None,
+    fabric: Fabric,
+    cache_dir: Path | None = None,
+    steps: int = 12,
+) -> float:
     """Images per second of a throw-away copy of the run, penalties included."""
     trial = Run(images, config, guide, fabric)
-    trial.look_at_real(None)
+    trial.look_at_real(cache_dir)
     period = config.penalty_every if config.gamma > 0 else 1
     for _ in range(period):
         trial.step(lambda terms: None)
@@ -151,27 +158,34 @@ def train(
     folder = RunDirectory(out)
     lead = fabric.is_global_zero
     if minutes is not None and not resume:
-        speed = calibrate(images, config, guide, fabric)
+        speed = calibrate(images, config, guide, fabric, cache_dir)
         steps = max(1, int(minutes * 60 * speed / config.batch))
         config = replace(config, kimg=steps * config.batch / 1000)
     run = Run(images, config, guide, fabric)
     run.look_at_real(cache_dir)
     total = max(1, round(1000 * config.kimg / config.batch)) * config.batch
 
+    teacher_hash = None if guide is None else state_hash(guide.teacher)
     last_good: Path | None = None
 
     # ---- start or resume ----------------------------------------------------------------------------------------
     if resume:
         found = newest_checkpoint(folder.checkpoints)
         if found is None:
+            folder.check_new()
             raise CheckpointError(f"{out} has no checkpoint yet; start again without --resume")
         last_good = found[0]
         run.load_state_dict(found[1])
+        if folder.settings().get("teacher_hash", teacher_hash) != teacher_hash:
+            raise InputError(
+                f"teacher (={teacher_name}) is not the one that this run was guided by ("
+                f"{folder.settings().get('teacher')}); resume without naming one, or start a new run"
+            )
         if lead:
             folder.forget_after(run.seen)
             folder.update({"config": config.to_json()})  # it may have been made longer
-    elif lead and any(folder.checkpoints.glob("*.ckpt")):
-        raise InputError(f"--out (={out}) already holds a run; go on with --resume, or choose another folder")
+    elif lead:
+        folder.check_new()
     begun = run.begin_from(init) if init is not None and not resume else None
     if lead and not resume:
         folder.create(
@@ -182,6 +196,7 @@ def train(
                 "classes": list(images.classes),
                 "reference": images.reference,
                 "teacher": teacher_name,
+                "teacher_hash": teacher_hash,
                 "device": fabric.device.type,
                 "processes": fabric.world_size,
                 "environment": environment(),
@@ -210,6 +225,7 @@ def train(
 
     # ---- train --------------------------------------------------------------------------------------------------
     warnings_seen: list[str] = list(folder.settings().get("warnings", [])) if resume and lead else []
+    warnings_seen = [w for w in warnings_seen if int(w.split(maxsplit=1)[0]) <= run.seen]
     diverged = False
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -252,7 +268,7 @@ def train(
                 shown, maps, labels = run.sample(8)
                 folder.samples(run.seen, shown, maps, columns=8)
                 diseased = labels != images.reference
-                figures = {"area_of_maps": float(maps[torch.from_numpy(diseased)].mean())}
+                figures = {"area_of_maps": float(maps[torch.from_numpy(diseased)].mean())} if diseased.any() else {}
                 if evaluate is not None:
                     made, _, labels = run.sample(64, seed=1)
                     found_figures, warning = evaluate(to_uint8(made)[:, 0].numpy(), labels)

@@ -36,6 +36,11 @@ class Run:
     """The state of a run: networks, optimisers, streams, images seen. All of it goes into a checkpoint."""
 
     def __init__(self, images: ImageSet, config: TrainConfig, guide: Guide | None, fabric: Fabric) -> None:
+        if images.resolution != config.resolution:
+            raise InputError(
+                f"images are of {images.resolution} px and resolution (={config.resolution}) is not; load them at that "
+                "size"
+            )
         if config.batch % fabric.world_size:
             raise InputError(
                 f"batch (={config.batch}) must be divisible by the number of processes (={fabric.world_size})"
@@ -83,7 +88,7 @@ class Run:
             parts = [self.images.batch(rows)[0] for rows in np.array_split(kept, -(-len(kept) // 256))]
             power = torch.cat([log_power(part.to(self.fabric.device, self.dtype)) for part in parts])
             self.nets = replace(self.nets, real_power=real_points(power, labels, K))
-        if guide is None or config.method != "expressive" or not (config.guided or config.cam_weight_d > 0):
+        if guide is None or config.method != "expressive" or not config.asks_teacher:
             return
         told = look_at_real(guide, self.images, cache_dir)
         self.cams = told.cams
@@ -192,8 +197,9 @@ class Run:
         styling = torch.rand(n, 4, generator=self.streams["styles"])
         ripe = self.progress() >= config.free_after
         # As many in each group of 8 images, so that every process has as many for the lesion critic
-        most = min(n, GROUP) * (config.free_share if ripe else 0.0)
-        free = torch.arange(n) % GROUP < (most + styling[0, 0]).floor()
+        place = torch.arange(n)
+        sizes = (n - place // GROUP * GROUP).clamp(max=GROUP)  # the last group may be smaller
+        free = place % GROUP < (sizes * (config.free_share if ripe else 0.0) + styling[0, 0]).floor()
         if self.images.reference is not None:
             # As they come, so few free pairs would be NORMAL in a disease's style that the base kept the disease.
             healthy = self.by_class[self.images.reference]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import make_directory
-from expressivegan.errors import CheckpointError
+from expressivegan.checkpoint import list_checkpoints, make_directory
+from expressivegan.errors import CheckpointError, InputError
 from expressivegan.images import grid, overlay, save_png
 
 SETTINGS = "settings.json"
@@ -56,6 +56,16 @@ class RunDirectory:
     def discriminator(self) -> Path:
         """Model directory of the discriminator."""
         return self.path / "discriminator"
+
+    def check_new(self) -> None:
+        """Raises InputError where a run stands here that has reached a checkpoint or made a model."""
+        if list_checkpoints(self.checkpoints):
+            raise InputError(f"--out (={self.path}) already holds a run; go on with --resume, or choose another folder")
+        if self.model.exists():
+            raise InputError(
+                f"--out (={self.path}) already holds a run, whose checkpoints are gone; choose another folder, and "
+                f"--init {self.path} to start from its networks"
+            )
 
     def create(self, settings: Mapping[str, Any]) -> None:
         """Makes the folders and writes the settings.
@@ -103,7 +113,7 @@ class RunDirectory:
 
     def forget_after(self, images: int) -> None:
         """Drops lines of metrics.jsonl past the checkpoint a run resumes from, and sets damaged checkpoints aside."""
-        for late in self.checkpoints.glob("*.ckpt"):
+        for late in list_checkpoints(self.checkpoints):
             if int(late.stem) > images:  # newer than the newest that can be read
                 late.rename(late.with_suffix(".damaged"))
         path = self.path / "metrics.jsonl"
@@ -126,7 +136,7 @@ class RunDirectory:
 
     def prune(self, keep: int) -> None:
         """Deletes all but the newest checkpoints."""
-        for path in sorted(self.checkpoints.glob("*.ckpt"))[:-keep]:
+        for path in list_checkpoints(self.checkpoints)[:-keep]:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:

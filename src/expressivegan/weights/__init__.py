@@ -47,6 +47,8 @@ def shipped_models() -> tuple[Shipped, ...]:
 def find_model(model: str | Path, argument: str = "model") -> Path:
     """The folder of a model: a path that exists, or else the name of one that comes with the package.
 
+    A folder of such a name that holds no model, like the pictures that `expressivegan demo` makes of it, is passed by.
+
     Args:
         model: a run or a model directory, or a name such as `kermany-64`.
         argument: what the user calls it.
@@ -54,9 +56,10 @@ def find_model(model: str | Path, argument: str = "model") -> Path:
     Raises:
         CheckpointError: it is neither.
     """
-    if Path(model).exists():
-        return Path(model)
     by_name = {shipped.name: shipped.folder for shipped in shipped_models()}
+    here = any((Path(model) / part).exists() for part in ("generator", "teacher", "settings.json", "config.json"))
+    if Path(model).exists() and (here or str(model) not in by_name):
+        return Path(model)
     if str(model) not in by_name:
         raise CheckpointError(
             f"{argument} (={model}) does not exist; give a run or a model directory, or a model that comes with the "
