@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ending import leave
 from sklearn.metrics import roc_auc_score
 
 from expressivegan.data import ImageSet, load_images, phantom
@@ -226,4 +227,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

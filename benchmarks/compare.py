@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ending import leave
 from methods import METHODS, Budget, cpu_minutes, ensure_run
 from rich.console import Console
 from rich.table import Table
@@ -334,4 +335,4 @@ def main(argv: list[str] | None = None, **recipes: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

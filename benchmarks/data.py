@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ending import leave
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
@@ -120,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave(main)

@@ -10,17 +10,16 @@ compact teacher is fitted on N phantoms and held against the focal lesions that 
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ending import leave
 from rich.console import Console
 
 from expressivegan.console import progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
-from expressivegan.errors import ExpressiveGANError
 from expressivegan.evaluate_command import open_networks
 from expressivegan.evaluation import JudgeClassifier, open_for_evaluation
 from expressivegan.evaluation.faithfulness import Networks, faithfulness_section
@@ -75,26 +74,22 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
-    try:
-        model = open_for_evaluation(arguments.model)
-        networks, side = open_networks(model, arguments.teacher), model.network.resolution
-        if arguments.phantom is not None:
-            results["phantoms"] = on_phantoms(arguments.phantom, side, arguments)
-            show(results["phantoms"])
-        data = load_images(arguments.data, side, fit=model.origin.fit)
-        judge = judge_of(data)
-        with progress_bar("faithfulness") as bar:
-            results["run"] = faithfulness_section(
-                networks, data, judge, count=arguments.count, seed=arguments.seed, progress=bar
-            )
-        show(results["run"])
-    except ExpressiveGANError as error:
-        print(f"faithfulness: {error}", file=sys.stderr)
-        return 2
+    model = open_for_evaluation(arguments.model)
+    networks, side = open_networks(model, arguments.teacher), model.network.resolution
+    if arguments.phantom is not None:
+        results["phantoms"] = on_phantoms(arguments.phantom, side, arguments)
+        show(results["phantoms"])
+    data = load_images(arguments.data, side, fit=model.origin.fit)
+    judge = judge_of(data)
+    with progress_bar("faithfulness") as bar:
+        results["run"] = faithfulness_section(
+            networks, data, judge, count=arguments.count, seed=arguments.seed, progress=bar
+        )
+    show(results["run"])
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -19,6 +19,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from ending import leave
+
 from expressivegan.data.doctor.case import open_case
 from expressivegan.data.doctor.finding import Diagnosis, Finding
 from expressivegan.data.doctor.run import diagnose
@@ -163,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -24,7 +24,6 @@ its gate.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,13 +31,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ending import leave
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from expressivegan.data import load_images
 from expressivegan.data.cache import cache_root
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.evaluation import JudgeClassifier
 from expressivegan.images import to_uint8
 from expressivegan.intervals import Interval, mean_interval, plain, share_interval
@@ -185,21 +185,17 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=256, help="images of each class")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    try:
-        model = open_generator(arguments.model)
-        if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
-            raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
-        data = load_images(arguments.data, model.resolution)
-        judged = data.indices("judge")
-        judge = JudgeClassifier.fit(
-            np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"
-        )
-        ill = {name: k for k, name in enumerate(model.classes) if k != model.class_set.reference}
-        results = {name: measure(model, judge, k, arguments.count) for name, k in ill.items()}
-        levels = {name: measure_levels(model, judge, k, arguments.count) for name, k in ill.items()}
-    except ExpressiveGANError as error:
-        print(f"maps: {error}", file=sys.stderr)
-        return 2
+    model = open_generator(arguments.model)
+    if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
+        raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
+    data = load_images(arguments.data, model.resolution)
+    judged = data.indices("judge")
+    judge = JudgeClassifier.fit(
+        np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"
+    )
+    ill = {name: k for k, name in enumerate(model.classes) if k != model.class_set.reference}
+    results = {name: measure(model, judge, k, arguments.count) for name, k in ill.items()}
+    levels = {name: measure_levels(model, judge, k, arguments.count) for name, k in ill.items()}
     table = Table("figure", *results)
     for figure in next(iter(results.values())):
         table.add_row(figure, *(f"{row[figure]:.3f}" for row in results.values()))
@@ -216,4 +212,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

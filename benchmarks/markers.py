@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from ending import leave
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.linear_model import LogisticRegression
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave(main)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ending import leave
 
 from expressivegan.data import load_images
 from expressivegan.evaluation.memorisation import Calibration, calibrate, memorisation_report
@@ -280,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave(main)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import prdc as peer_prdc
 import torch
+from ending import leave
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
@@ -158,4 +159,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from ending import leave
 from rich.table import Table
 
 from expressivegan.atomic import write_text
@@ -30,7 +31,7 @@ from expressivegan.config import TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
-from expressivegan.errors import ExpressiveGANError, TrainingError
+from expressivegan.errors import TrainingError
 from expressivegan.health import health_check
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
@@ -57,39 +58,35 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("planted"))
     options = parser.parse_args()
     results = read_json(options.out / "planted.json")
-    try:
-        images = load_images(options.data, 64)
-        teacher = open_teacher(options.teacher)
-        fold_norms(teacher.backbone)
-        guide = Guide(teacher, images.classes, images.reference)
-        for name, (data, config) in arms(images, options.kimg).items():
-            if name in results:
-                continue
-            run = options.out / name.replace(" ", "-")
-            with progress_bar(name) as bar:
+    images = load_images(options.data, 64)
+    teacher = open_teacher(options.teacher)
+    fold_norms(teacher.backbone)
+    guide = Guide(teacher, images.classes, images.reference)
+    for name, (data, config) in arms(images, options.kimg).items():
+        if name in results:
+            continue
+        run = options.out / name.replace(" ", "-")
+        with progress_bar(name) as bar:
 
-                def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
-                    bar(seen, total, figures_line(figures))
+            def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
+                bar(seen, total, figures_line(figures))
 
-                try:
-                    with console.capture() as said:
-                        check = health_check(data, guide)
-                    found = ["before: " + said.get().strip()] if said.get().strip() else []
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # the result lists them
-                        result = train(
-                            data, config, run, guide, device="cpu", evaluate=check, progress=progress,
-                            resume=any((run / "checkpoints").glob("*.ckpt")), cache_dir=cache_root() / "cams",
-                        )  # fmt: skip
-                    found += result.warnings
-                except TrainingError as error:
-                    found = [str(error)]
-            results[name] = found
-            options.out.mkdir(parents=True, exist_ok=True)
-            write_text(options.out / "planted.json", json.dumps(results, indent=1) + "\n")
-    except ExpressiveGANError as error:
-        print(f"planted: {error}", file=sys.stderr)
-        return 2
+            try:
+                with console.capture() as said:
+                    check = health_check(data, guide)
+                found = ["before: " + said.get().strip()] if said.get().strip() else []
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the result lists them
+                    result = train(
+                        data, config, run, guide, device="cpu", evaluate=check, progress=progress,
+                        resume=any((run / "checkpoints").glob("*.ckpt")), cache_dir=cache_root() / "cams",
+                    )  # fmt: skip
+                found += result.warnings
+            except TrainingError as error:
+                found = [str(error)]
+        results[name] = found
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_text(options.out / "planted.json", json.dumps(results, indent=1) + "\n")
     table = Table(title=f"warnings within {options.kimg:g} thousand images", show_lines=True)
     for column in ("run", "warnings", "first"):
         table.add_column(column)
@@ -103,4 +100,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

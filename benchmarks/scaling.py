@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ending import leave
 from scipy.optimize import nnls
 from speed import make_arm, peak_gib
 from step_profile import advance, clock
@@ -41,6 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from expressivegan import ImageSet, load_images
 from expressivegan.atomic import write_text
 from expressivegan.config import TrainConfig, preset
+from expressivegan.errors import InputError
 
 RESOLUTIONS, BATCHES, WIDTHS = (64, 128, 224, 256), (8, 16, 32, 64), (64, 96, 128, 192)
 MOST_PIXELS = 16 * 224**2  # of a batch, so that a cell takes minutes and fits into a laptop
@@ -153,8 +155,14 @@ def law(columns: list[list[float]], wanted: list[float], beyond: list[bool]) -> 
 
 
 def laws(cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
-    """The fits; beyond lie the larger half of the resolutions."""
+    """The fits; beyond lie the larger half of the resolutions.
+
+    Raises:
+        InputError: too few cells to fit and to leave one out, or of one resolution.
+    """
     sides = sorted({r for r, _, _ in cells})
+    if len(cells) < 5 or len(sides) < 2:
+        raise InputError(f"laws need 5 cells of 2 resolutions, and {len(cells)} of {len(sides)} are there: run on")
     beyond = [r >= sides[len(sides) // 2] for r, _, _ in cells]
     work = [[1 / b, c["flop"] / 1e9, c["bytes"] / 1e9] for (_, b, _), c in cells.items()]
     kept = [[1, c["parameters"] / 1e6, b * c["bytes"] / 1e9] for (_, b, _), c in cells.items()]
@@ -246,4 +254,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -9,11 +9,12 @@
 The second table holds every arm against one of them (`--against`, by default the first), with 95% intervals over seeds
 (Student's t, paired): FID as a ratio, everything else as a difference.
 
-Every arm (`arms.py`) is a short run with the schedule of the longest rung. It is stopped at each rung, judged, and only
-the better half goes on (`--keep 1` keeps all). A rung is minutes of one core: the speeds of all arms are measured
-first, in turns, and turned into numbers of images, so that a busy machine changes nothing but the time you wait. With
-`--kimg` a rung is so many thousand images of every arm, whatever they take: alike on all machines, whose results can be
-put together. A killed search goes on where it stopped, in the middle of an arm.
+Every arm (`arms.py`) is planned for the longest rung, stopped at each rung and judged, and only the better half goes
+on (`--keep 1` keeps all). What begins after so many images (`logit_kimg`, `detail_kimg`) begins there in short runs
+too, or never: arms that differ in that alone are one run before. A rung is minutes of one core: the speeds of all arms
+are measured first, in turns, and turned into numbers of images, so that a busy machine changes nothing but the time
+you wait. With `--kimg` a rung is so many thousand images of every arm, whatever they take: alike on all machines, whose
+results can be put together. A killed search goes on where it stopped, in the middle of an arm.
 
 An arm is judged by the averaged generator's images against reference patients in two feature spaces fitted on the judge
 patients: FID over that of real images of training patients (the floor), recall and coverage over theirs, and the
@@ -35,6 +36,7 @@ from typing import Any
 
 import torch
 from arms import ARMS, arm
+from ending import leave
 from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -42,13 +44,13 @@ from rich.table import Table
 from scipy import stats
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import read_json
+from expressivegan.checkpoint import list_checkpoints, make_directory, read_json, state_hash
 from expressivegan.config import TrainConfig
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.devices import make_fabric
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
@@ -75,17 +77,12 @@ class Trial:
         return out / "runs" / self.key.replace(" ", "-").replace(",", "")
 
 
-def guide_of(config: TrainConfig, guide: Guide) -> Guide | None:
-    """The teacher, if an arm asks it anything."""
-    return guide if config.guided or config.cam_weight_d > 0 or config.steer_share > 0 else None
-
-
 def measure_speeds(images: ImageSet, configs: Mapping[str, TrainConfig], guide: Guide, rounds: int) -> dict[str, float]:
     """Images per second of processor time over a whole run, in turns, so that what disturbs one arm disturbs all."""
     runs = {}
     shares = {}
     for name, config in configs.items():
-        found = guide_of(config, guide)
+        found = guide if config.asks_teacher else None
         runs[name] = Run(images, config, found, make_fabric("cpu", config.precision))
         runs[name].look_at_real(cache_root() / "cams")
         late = 1 - config.free_after if config.free_share > 0 else 0.0  # of the run has free pairs, which cost time
@@ -124,10 +121,11 @@ def complete_speeds(
 def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int) -> int:
     """Trains a trial up to a number of images, from where it stands, and returns that number."""
     run = trial.run(out)
-    there = max((int(path.stem) for path in (run / "checkpoints").glob("*.ckpt")), default=0)
+    there = max((int(path.stem) for path in list_checkpoints(run / "checkpoints")), default=0)
     if there >= target:
         return there
     asked = False
+    asks = guide if trial.config.asks_teacher else None
     with progress_bar(trial.key) as bar:
 
         def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
@@ -138,7 +136,7 @@ def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int
                 signal.raise_signal(signal.SIGTERM)  # as a user would: finish the step, save, leave
 
         result = train(
-            images, trial.config, run, guide_of(trial.config, guide), teacher_name="of the search", resume=there > 0,
+            images, trial.config, run, asks, teacher_name="of the search" if asks else "none", resume=there > 0,
             device="cpu", progress=progress, cache_dir=cache_root() / "cams",
         )  # fmt: skip
     if result.stopped and not asked:
@@ -155,10 +153,10 @@ def search(options: argparse.Namespace, results: Results) -> None:
     chosen = {name: table[name] for name in options.only or table}
     images = load_images(options.data, RESOLUTION)
     unit, rungs = ("kimg", options.kimg) if options.kimg else ("minutes", options.rungs)
-    asked = {"arms": options.arms, "data": images.data_hash, unit: max(rungs)}
+    teacher = open_teacher(options.teacher)
+    asked = {"arms": options.arms, "data": images.data_hash, "teacher": state_hash(teacher), unit: max(rungs)}
     if results.setdefault("search", asked) != asked:
         raise InputError(f"--out (={options.out}) holds another search ({results['search']}); choose another folder")
-    teacher = open_teacher(options.teacher)
     fold_norms(teacher.backbone)
     guide = Guide(teacher, images.classes, images.reference)
 
@@ -320,30 +318,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders of others, to be shown with it")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # minutes of one core
-    try:
-        results = read_json(options.out / "search.json")
-        if options.data is not None:
-            if options.teacher is None:
-                raise InputError("--teacher is missing: fit one first, with expressivegan teach")
-            if not 0 < options.keep <= 1:
-                raise InputError(f"--keep (={options.keep}) must be above 0 and at most 1")
-            options.out.mkdir(parents=True, exist_ok=True)
-            search(options, results)
-        results = merge(results, options.also)
-        known = ARMS[results.get("search", {}).get("arms", options.arms)]
-        if options.against not in (None, *known):
-            raise InputError(f"--against (={options.against}) must be among {', '.join(known)}")
-        if results.get("figures"):
-            draw(results, options.out / "search.png")
-        show(results, Console(width=None if sys.stdout.isatty() else 150), options.against)
-    except ExpressiveGANError as error:
-        print(f"search: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("search: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    results = read_json(options.out / "search.json")
+    if options.data is not None:
+        if options.teacher is None:
+            raise InputError("--teacher is missing: fit one first, with expressivegan teach")
+        if not 0 < options.keep <= 1:
+            raise InputError(f"--keep (={options.keep}) must be above 0 and at most 1")
+        make_directory(options.out)
+        search(options, results)
+    if "search" not in results:
+        raise InputError(f"--out (={options.out}) holds no search yet; start one with --data and --teacher")
+    results = merge(results, options.also)
+    known = ARMS[results["search"]["arms"]]
+    if options.against not in (None, *known):
+        raise InputError(f"--against (={options.against}) must be among {', '.join(known)}")
+    if results.get("figures"):
+        draw(results, options.out / "search.png")
+    show(results, Console(width=None if sys.stdout.isatty() else 150), options.against)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -12,10 +12,10 @@ other data are refused; without results the card says that there are none. A sec
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+from ending import leave
 from ship_card import model_card
 
 import expressivegan.weights
@@ -23,7 +23,7 @@ from expressivegan.atomic import replacing_directory, write_text
 from expressivegan.checkpoint import read_json, save_model
 from expressivegan.config import TrainConfig
 from expressivegan.data import load_images
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.evaluation import open_for_evaluation
 from expressivegan.evaluation.collect import Model
 from expressivegan.explain import open_explainer
@@ -153,11 +153,7 @@ def main() -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
-    try:
-        folder = pack(arguments.run, arguments.name, arguments.data, arguments.results)
-    except ExpressiveGANError as error:
-        print(f"ship: {error}", file=sys.stderr)
-        return 2
+    folder = pack(arguments.run, arguments.name, arguments.data, arguments.results)
     print(f"{folder}: {size_of(folder) / 1e6:.1f} MB")
     if arguments.results is None:
         print("without --results: the card says that the model was not evaluated")
@@ -165,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main)

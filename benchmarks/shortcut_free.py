@@ -13,7 +13,6 @@ the frame of real reference patients costs it.
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ending import leave
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
@@ -31,7 +31,7 @@ from expressivegan.config import UNPROTECTED
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data.doctor.crossval import told_label
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.evaluation import JudgeClassifier
 from expressivegan.evaluation.agreement import agreement_report
 from expressivegan.evaluation.shortcuts import shortcut_report
@@ -153,11 +153,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=12, help="of each such classifier")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    try:
-        results = run(arguments)
-    except ExpressiveGANError as error:
-        print(f"shortcut_free: {error}", file=sys.stderr)
-        return 2
+    results = run(arguments)
     names = list(results["real"]["agrees"])
     table = Table("set", "frame AUC", "geometry AUC", "probe AUC", *names, title="columns of classes: agreement")
     for name in ("real", "natural", "free", "lungs grafted", "all but the frame grafted"):
@@ -176,4 +172,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -26,6 +26,7 @@ from itertools import product
 from typing import Any
 
 import torch
+from ending import leave
 
 from expressivegan import CXR_CAM_Teacher, ImageSet, load_images
 from expressivegan.config import TrainConfig, preset
@@ -206,4 +207,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -30,7 +30,6 @@ Brackets: 95% intervals over children, of real ones over patients.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from ending import leave
 from instruments import Instrument, fit_instruments
 from rich.console import Console
 from rich.table import Table
@@ -46,7 +46,7 @@ from torch import Tensor
 
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.evaluation.faithfulness import pointing_game
 from expressivegan.images import from_uint8, to_uint8
 from expressivegan.intervals import Interval, auc_interval, mean_interval, plain, share_interval
@@ -236,25 +236,21 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=96, help="children of each class")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    try:
-        model, fit = None, "stretch"
-        if arguments.model is not None:
-            model, fit = open_generator(arguments.model), origin_of(arguments.model).fit
-            if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
-                raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
-        data = load_images(arguments.data, 64 if model is None else model.resolution, fit=fit)
-        if data.reference is None:
-            raise InputError(f"--data (={arguments.data}) must have a class without disease, such as NORMAL")
-        results: dict[str, dict[str, dict[str, Interval]]] = {}
-        for by in fit_instruments(data, cache_root() / "features"):
-            for k, name in enumerate(data.classes):
-                if k == data.reference:
-                    continue
-                rows = {} if model is None else measure(model, by, k, arguments.count)
-                results.setdefault(name, {})[by.name] = rows | ceiling(data, by, k)
-    except ExpressiveGANError as error:
-        print(f"steering: {error}", file=sys.stderr)
-        return 2
+    model, fit = None, "stretch"
+    if arguments.model is not None:
+        model, fit = open_generator(arguments.model), origin_of(arguments.model).fit
+        if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
+            raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
+    data = load_images(arguments.data, 64 if model is None else model.resolution, fit=fit)
+    if data.reference is None:
+        raise InputError(f"--data (={arguments.data}) must have a class without disease, such as NORMAL")
+    results: dict[str, dict[str, dict[str, Interval]]] = {}
+    for by in fit_instruments(data, cache_root() / "features"):
+        for k, name in enumerate(data.classes):
+            if k == data.reference:
+                continue
+            rows = {} if model is None else measure(model, by, k, arguments.count)
+            results.setdefault(name, {})[by.name] = rows | ceiling(data, by, k)
     columns = [(name, by) for name, found in results.items() for by in found]
     table = Table("figure", *(f"{name}, {by}" for name, by in columns))
     for figure in dict.fromkeys(f for found in results.values() for rows in found.values() for f in rows):
@@ -266,4 +262,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

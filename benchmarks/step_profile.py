@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from ending import leave
 from speed import make_arm
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -210,4 +211,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

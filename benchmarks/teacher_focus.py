@@ -11,19 +11,18 @@ outside the lungs as measured. With phantoms (`--data phantom`): do the maps lie
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ending import leave
 from sklearn.metrics import roc_auc_score
 
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.doctor import letters
 from expressivegan.devices import bf16_where_fast
-from expressivegan.errors import ExpressiveGANError
 from expressivegan.evaluation.faithfulness.controls import controls
 from expressivegan.evaluation.faithfulness.localisation import iou_at_area, pointing_game, relevance_mass
 from expressivegan.evaluation.faithfulness.lungs import lung_masks
@@ -162,19 +161,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results = {}
-    try:
-        for name in arguments.teacher:
-            teacher = open_teacher(name)
-            images = load_images(arguments.data, teacher.resolution, progress=False)
-            results[name] = measure(teacher, images, arguments.group, arguments.data, arguments.markers)
-            print(name, json.dumps(results[name], indent=1), flush=True)
-    except ExpressiveGANError as error:
-        print(error, file=sys.stderr)
-        return 2
+    for name in arguments.teacher:
+        teacher = open_teacher(name)
+        images = load_images(arguments.data, teacher.resolution, progress=False)
+        results[name] = measure(teacher, images, arguments.group, arguments.data, arguments.markers)
+        print(name, json.dumps(results[name], indent=1), flush=True)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

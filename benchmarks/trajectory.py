@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ending import leave
 from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import load_checkpoint, read_json, save_model
+from expressivegan.checkpoint import list_checkpoints, load_checkpoint, make_directory, read_json, save_model
 from expressivegan.config import TrainConfig
 from expressivegan.console import console
 from expressivegan.data import load_images
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.intervals import plain
 from expressivegan.training.build import make_networks
 
@@ -48,7 +49,7 @@ def named(given: str) -> tuple[str, Path]:
 
 def chosen(run: Path, kimg: list[float]) -> list[Path]:
     """Checkpoints of a run: all, or those nearest to the given numbers of images that it has reached."""
-    there = sorted((run / "checkpoints").glob("*.ckpt"))
+    there = list_checkpoints(run / "checkpoints")
     if not there:
         raise InputError(f"RUN (={run}) has no checkpoint")
     last = int(there[-1].stem)
@@ -124,25 +125,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="trajectory.json and trajectory.png")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # so that a training beside it keeps its core
-    try:
-        results = read_json(options.out / "trajectory.json")
-        if options.runs:
-            if options.data is None:
-                raise InputError("--data is missing: what the runs were trained on")
-            runs = dict(named(given) for given in options.runs)
-            options.out.mkdir(parents=True, exist_ok=True)
-            judge(runs, options, results)
-        if results.get("runs"):
-            draw(results, options.out / "trajectory.png")
-        show(results, Console(width=None if sys.stdout.isatty() else 150))
-    except ExpressiveGANError as error:
-        print(f"trajectory: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("trajectory: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    results = read_json(options.out / "trajectory.json")
+    if options.runs:
+        if options.data is None:
+            raise InputError("--data is missing: what the runs were trained on")
+        runs = dict(named(given) for given in options.runs)
+        if len(runs) < len(options.runs):
+            raise InputError("two of the runs have one name; give them others, as NAME=RUN")
+        make_directory(options.out)
+        judge(runs, options, results)
+    if results.get("runs"):
+        draw(results, options.out / "trajectory.png")
+    show(results, Console(width=None if sys.stdout.isatty() else 150))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

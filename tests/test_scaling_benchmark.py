@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from benchmark_module import benchmark
 from expressivegan.config import preset
+from expressivegan.errors import InputError
 
 scaling = benchmark("scaling")
 
@@ -44,6 +45,12 @@ def test_planted_laws_are_found_and_a_departure_is_noticed(cells: dict[Any, dict
     assert found["time"]["of_cell"] == (256, 8, 64)
     assert -0.55 < found["time"]["largest_error"] < -0.4
     assert found["memory"]["largest_error_beyond"] < -0.3
+
+
+def test_too_few_cells_have_no_laws(cells: dict[Any, dict[str, Any]]) -> None:
+    for few in ({}, dict(list(cells.items())[:4]), {c: cells[c] for c in cells if c[0] == 64}):
+        with pytest.raises(InputError, match="laws need 5 cells of 2 resolutions"):
+            scaling.laws(few)
 
 
 def test_what_is_counted() -> None:

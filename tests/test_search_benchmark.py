@@ -45,7 +45,10 @@ def test_arms_are_held_against_the_one_asked_for(tmp_path: Path, capsys: pytest.
     assert "against none" in said
     assert "-2.00 ±0.00" in said
     assert (tmp_path / "search.png").stat().st_size > 10_000
-    assert search.main(["--out", str(tmp_path), "--against", "nothing"]) == 2
+    with pytest.raises(InputError, match=r"--against \(=nothing\) must be among all, "):
+        search.main(["--out", str(tmp_path), "--against", "nothing"])
+    with pytest.raises(InputError, match="holds no search yet"):
+        search.main(["--out", str(tmp_path / "empty")])
 
 
 def test_only_searches_of_one_kind_are_shown_together(tmp_path: Path) -> None:
@@ -87,4 +90,8 @@ def test_rungs_of_images_are_alike_for_all_arms(
     asks = ["--data", "x", "--teacher", "t", "--arms", "guidance", "--only", "all", "none", "--out", str(tmp_path)]
     assert search.main([*asks, "--kimg", "0.5", "1", "--keep", "1"]) == 0
     assert asked == [(f"{name}, seed 0", 1.0, target) for target in (500, 1000) for name in ("all", "none")]
-    assert search.main([*asks, "--rungs", "20"]) == 2  # another search than the folder's
+    with pytest.raises(InputError, match="holds another search"):
+        search.main([*asks, "--rungs", "20"])
+    monkeypatch.setattr(search, "open_teacher", lambda *_: tiny_teacher(seed=1))
+    with pytest.raises(InputError, match="holds another search"):
+        search.main([*asks, "--kimg", "0.5", "1", "--keep", "1"])
