@@ -23,7 +23,6 @@ class Judging:
 
     def __init__(self, data: ImageSet) -> None:
         self.data = data
-        self.first: Comparison | None = None
         self.yardstick: Yardstick | None = None
         self.counts: list[int] = []
         self.floor: dict[str, float] = {}
@@ -31,7 +30,6 @@ class Judging:
     def _prepare(self, comparison: Comparison) -> None:
         data = self.data
         reference, training = data.indices("reference"), data.indices("train")
-        self.first = comparison
         rows, _, self.counts = comparison.mix()
         judge: Any = comparison.space("judge")
 
@@ -51,7 +49,7 @@ class Judging:
         self.floor = {name: float(np.mean([s[name].value for s in scores])) for name in scores[0]}
 
     def score(self, model: Path) -> dict[str, float]:
-        """Figures of a run's averaged generator, each over the floor's, agreement less the floor's."""
+        """Figures of a run's averaged generator, each over the floor's; agreement less that on reference images."""
         made = from_model(model, self.data.classes, MADE)
         if self.yardstick is None:
             self._prepare(Comparison(self.data, made))

@@ -132,17 +132,17 @@ class TrainConfig:
     logit_weight: float = 0.1
     """The teacher's logits of made images are distributed as those of real ones of their class (an energy distance)."""
     logit_kimg: float = 20.0
-    """Thousands of images after which that is asked: before, it costs fidelity (docs/recipe.md)."""
+    """Thousands of images after which `logit_weight` begins: before, it costs fidelity (docs/recipe.md)."""
     flip_weight: float = 0.05
-    """The teacher sees no disease in the base of a diseased image, and before `logit_kimg` the label in each image (a
-    hinge on the logits)."""
+    """The teacher sees no disease in the base of a diseased image, and, as long as its logits are not matched
+    (`logit_weight`, `logit_kimg`), the label in each image: a hinge on the logits."""
     diversity_weight: float = 1.0
     """Made images of a class differ from each other as much as real ones do (a hinge): keeps it from collapsing."""
     detail_weight: float = 0.3
     """Made images have, in distribution, the power of real ones of their class at each spatial frequency (an energy
     distance)."""
     detail_kimg: float = 120.0
-    """Thousands of images after which that is asked: before, it is pleased with noise (docs/recipe.md)."""
+    """Thousands of images after which `detail_weight` begins: before, it is pleased with noise (docs/recipe.md)."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
     area_limit: float = 0.22

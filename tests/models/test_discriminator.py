@@ -110,6 +110,7 @@ def test_nothing_to_tell_apart(options: dict[str, Any]) -> None:
     [
         (pictures(1) * 1024, None, "1024|must lie in"),
         (torch.full((1, 1, 32, 32), float("nan")), None, "nan"),
+        (pictures(1, 64), None, "images must be 32x32, as the discriminator's, not 64x64"),
         (torch.zeros(1, 3, 32, 32), None, r"\(1, 3, 32, 32\)"),
         (pictures(2), torch.tensor([0, 3]), "labels must be 0 to 2.*not 0 to 3"),
         (pictures(2), torch.tensor([0.0, 1.0]), "float32"),

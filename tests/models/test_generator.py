@@ -312,6 +312,7 @@ def test_another_reference() -> None:
         ({"steer": torch.full((2, 1, 32, 32), -0.5)}, r"-0\.5"),
         ({"steer": torch.zeros(2, 1, 16, 16)}, r"steer must be \(2, 1, 32, 32\), not \(2, 1, 16, 16\)"),
         ({"steer": torch.zeros(1, 1, 32, 32)}, r"not \(1, 1, 32, 32\)"),
+        ({"strength": 1.5}, r"strength \(=1.5\) must be from 0 to 1"),
     ],
 )
 def test_bad_calls_raise_with_their_value(call: dict[str, Any], message: str) -> None:

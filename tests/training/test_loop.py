@@ -120,6 +120,8 @@ def test_a_run_explains_itself(phantoms: ImageSet, guide: Guide, tmp_path: Path)
     critic = open_model(DiscriminatorWithExplain, out / "discriminator")
     assert not differences(dict(critic.state_dict()), state["D"])
     assert draw_curves(out) == out / "curves.png"
+    (out / "metrics.jsonl").write_text("")
+    assert draw_curves(out) is None
 
 
 def test_both_networks_learn_and_the_teacher_does_not(phantoms: ImageSet, guide: Guide) -> None:
@@ -404,6 +406,38 @@ def test_a_run_without_checkpoints_is_not_overwritten(phantoms: ImageSet, guide:
         with pytest.raises(InputError, match=r"already holds a run, whose checkpoints are gone.*--init"):
             go(phantoms, tiny_config(), run, guide, resume=resume)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_a_set_of_one_healthy_class_logs_numbers(phantoms: ImageSet, tmp_path: Path) -> None:
+    healthy = np.flatnonzero(phantoms.labels == 0)
+    only = replace(
+        phantoms,
+        images=np.asarray(phantoms.images)[healthy],
+        labels=phantoms.labels[healthy],
+        groups=phantoms.groups[healthy],
+        patients=phantoms.patients[healthy],
+        masks=None,
+        manifest=replace(phantoms.manifest, classes=("NORMAL",)),
+    )
+    go(only, tiny_config(sample_every=EVERY_STEP), tmp_path / "run", None)
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_what_was_warned_of_after_the_checkpoint_is_told_once(
+    phantoms: ImageSet, tmp_path: Path, kill_after: Callable[[int | None], None]
+) -> None:
+    config = tiny_config(kimg=0.024, sample_every=EVERY_STEP, checkpoint_every=0.008)
+    kill_after(12)
+    with pytest.raises(Killed):
+        go(phantoms, config, tmp_path / "run", None, evaluate=lambda *_: ({}, "bad"))
+    kill_after(None)
+    result = go(phantoms, config, tmp_path / "run", None, evaluate=lambda *_: ({}, "bad"), resume=True)
+    assert result.warnings == [f"{seen} images: bad" for seen in range(4, 25, 4)]
 
 
 def test_files_that_are_no_count_of_images_are_left_alone(phantoms: ImageSet, guide: Guide, tmp_path: Path) -> None:

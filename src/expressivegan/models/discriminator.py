@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from expressivegan.errors import InputError
 from expressivegan.images import check_images, check_resolution
 from expressivegan.models.classes import ClassSet
 from expressivegan.models.layers import Conv, PenalisedConv, ResidualBlock, activate, downsample, upsample
@@ -129,9 +130,14 @@ class DiscriminatorWithExplain(
         """Score, evidence, class maps and class logits of images (B, 1, H, W) in [-1, 1].
 
         Raises:
-            InputError: wrong shape, range or label.
+            InputError: wrong shape, size, range or label.
         """
         check_images(images)
+        if images.shape[2:] != (self.resolution, self.resolution):
+            raise InputError(
+                f"images must be {self.resolution}x{self.resolution}, as the discriminator's, not "
+                f"{images.shape[2]}x{images.shape[3]}"
+            )
         return self.explain_unchecked(images, labels)
 
     def explain_unchecked(self, images: Tensor, labels: Tensor | None = None) -> Explanation:
@@ -156,7 +162,7 @@ class DiscriminatorWithExplain(
         likeliest class with a lesion.
 
         Raises:
-            InputError: wrong shape, range or label.
+            InputError: wrong shape, size, range or label.
         """
         found = self.explain(images, labels)
         maps = found.class_maps

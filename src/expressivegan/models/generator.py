@@ -123,6 +123,7 @@ class GeneratorWithCAMGuidance(
         reference: the class without a lesion (its M is 0, hard), or None where there is none.
         width: channels at the coarsest levels; halved with every doubling past 8x8 (7·2).
         min_width: floor of the channels at the finest levels.
+        style_dim: length of the style vectors.
         frame: width of the frame, as a share of the side, where M is 0, hard: letters, collimation and cropping tell
             the label, and no disease stands there.
         grain_by_style: whether some images are grainier than others.
@@ -232,13 +233,15 @@ class GeneratorWithCAMGuidance(
             labels: (B,) integers, the disease; None derives them from z (see `labels_for`).
             style_labels: (B,) integers, the acquisition; the default follows `labels`.
             steer: (B, 1, H, W) in [0, 1], an upper bound on M: where the disease may be.
-            strength: 0..1, scales M; a number or (B, 1, 1, 1).
+            strength: 0..1, scales M; a number, or (B, 1, 1, 1), whose values are not checked.
 
         Raises:
             InputError: wrong shapes, unknown labels, or a map out of range.
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise InputError(f"z must have shape (B, {self.z_dim}), not {tuple(z.shape)}")
+        if not isinstance(strength, Tensor) and not 0 <= strength <= 1:
+            raise InputError(f"strength (={strength}) must be from 0 to 1")
         labels = self._labels(z, labels)
         style_labels = labels if style_labels is None else self.class_set.check(style_labels, len(z))
         if steer is not None:

@@ -201,7 +201,7 @@ def generate(
         style_label: the acquisition; None follows the label.
         shortcut_free: draw each image's style label from (seed, i), whatever its label.
         batch: images at a time; None is as many as are made fastest.
-        deterministic: fixed, padded batches of `MICRO_BATCH`.
+        deterministic: fixed, padded batches of `MICRO_BATCH`, whatever `batch` says.
         device: where.
         precision: bf16-mixed is faster where the hardware has it, and its images differ from those of 32-true by
             several grey levels (docs/generation.md); auto takes it there.
@@ -210,7 +210,7 @@ def generate(
         One `Made` per index, in order, on the CPU.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range; when the first image is asked for.
     """
     plan = Plan(seed, label, truncation, steer, style_label, shortcut_free)
     plan.check(model)

@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 PANELS = {
-    "adversarial loss": ("d_adversarial", "g_adversarial"),
+    "adversarial loss": ("d_adversarial", "g_adversarial", "c_adversarial"),
     "gradient penalties": ("d_r1", "d_r2"),
-    "guidance": ("d_cam", "g_cam", "g_flip", "g_steer", "d_class"),
+    "weighted terms": ("d_cam", "d_class", "g_cam", "g_logits", "g_flip", "g_steer", "g_diversity", "g_detail"),
     "diversity against real (1 is real)": ("diversity_ratio_min", "coverage_ratio_min"),
     "duplicates": ("duplicate_rate_max",),
     "area of maps": ("area_of_maps",),
@@ -20,6 +20,8 @@ def draw_curves(run: Path) -> Path | None:
     try:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
+        return None
+    if not rows:
         return None
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     for axis, (title, names) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):

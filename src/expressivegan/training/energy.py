@@ -65,7 +65,8 @@ def energy_distance(points: Tensor, labels: Tensor, kinds: Tensor, real: RealPoi
     Args:
         points: (B, D) of made images.
         labels: (B,).
-        kinds: (B,) integers; made images of one label and kind make pairs, so that each kind has to be as real ones.
+        kinds: (B,) integers or booleans; made images of one label and kind make pairs, so that each kind has to be as
+            real ones.
         real: of real images.
         group: consecutive images that make pairs, so that it does not depend on how a batch is spread over processes.
     """
