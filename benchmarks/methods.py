@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import read_json
+from expressivegan.checkpoint import list_checkpoints, read_json
 from expressivegan.config import TrainConfig, preset
 from expressivegan.errors import ExpressiveGANError, InputError
 from expressivegan.teacher.backbone import XRV_PREFIX
 from expressivegan.training import RunDirectory
+from expressivegan.weights import lasting_name
 
 METHODS = {"ours": "cpu-64", "unguided": "unguided", "dcgan": "dcgan"}
 """Name → preset."""
@@ -60,7 +61,7 @@ def ensure_run(name: str, data: str, data_hash: str, out: Path, budget: Budget, 
         settings = RunDirectory(run).settings()
         config = TrainConfig.from_json(settings["config"])
         _check_run(run, settings, name, data_hash, budget, teacher, seed)
-        seen = max((int(path.stem) for path in RunDirectory(run).checkpoints.glob("*.ckpt")), default=0)
+        seen = max((int(path.stem) for path in list_checkpoints(RunDirectory(run).checkpoints)), default=0)
         if seen:
             if seen < max(1, round(1000 * config.kimg / config.batch)) * config.batch:
                 _call(out, name, "train", "--resume", "--out", str(run))
@@ -86,7 +87,7 @@ def _check_run(
         "budget": (" ".join(spent.options()), " ".join(budget.options())),
         "--seed": (config.seed, seed),
         "data hash": (settings["data_hash"], data_hash),
-        "--teacher": (settings["teacher"], str(Path(teacher).resolve()) if is_file else teacher),
+        "--teacher": (settings["teacher"], lasting_name(teacher) if is_file else teacher),
     }
     wanted = preset(METHODS[name]).config.to_json()
     free = {"kimg", "seed", "precision"}  # the budget, the seed, and what the device decides

@@ -28,7 +28,7 @@ from expressivegan.models import DiscriminatorWithExplain
 from expressivegan.synthesis.provenance import read_provenance
 from expressivegan.synthesis.sheets import write_samples
 from expressivegan.teacher import open_teacher
-from expressivegan.weights import Shipped, find_teacher, is_shipped
+from expressivegan.weights import Shipped, find_teacher, is_shipped, lasting_name
 
 ship = benchmark("ship")
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +132,15 @@ def test_a_teacher_is_found_within_a_run_or_as_itself() -> None:
     own = find_teacher("kermany-64")
     assert own == find_model("kermany-64") / "teacher"
     assert find_teacher(own) == own
+
+
+def test_what_a_run_calls_its_teacher_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "teacher").mkdir(parents=True)
+    assert lasting_name("kermany-64") == "kermany-64"
+    assert lasting_name("run") == str(tmp_path / "run" / "teacher")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        lasting_name("nowhere")
 
 
 @pytest.mark.parametrize("name", ["kermany-65", "..", "", "weights/kermany-64x", "Kermany-64"])

@@ -34,7 +34,7 @@ from expressivegan.training.curves import draw_curves
 from expressivegan.training.guidance import fold_norms
 from expressivegan.training.loop import calibrate
 from expressivegan.training.start import Start, check_start, open_start
-from expressivegan.weights import find_model, find_teacher, is_shipped, shipped_models
+from expressivegan.weights import find_model, find_teacher, lasting_name, shipped_models
 
 
 def teach(
@@ -111,9 +111,8 @@ def _guide(
     found = open_teacher(teacher or str(own))
     name = teacher
     if teacher is not None and not teacher.startswith(XRV_PREFIX):
-        folder = find_teacher(teacher)
-        name = teacher if is_shipped(folder) else str(folder.resolve())
-        _warn_of_other_data(f"{teacher} was fitted", _data_of(folder), images)
+        name = lasting_name(teacher)
+        _warn_of_other_data(f"{teacher} was fitted", _data_of(find_teacher(teacher)), images)
     fold_norms(found.backbone)
     return Guide(found, images.classes, images.reference), name
 

@@ -78,6 +78,16 @@ def find_teacher(teacher: str | Path) -> Path:
     return found / "teacher" if (found / "teacher").is_dir() else found
 
 
+def lasting_name(teacher: str) -> str:
+    """What a run calls a teacher, to be found again from anywhere: a name of the package, else an absolute path.
+
+    Raises:
+        CheckpointError: there is no such folder.
+    """
+    folder = find_teacher(teacher)
+    return teacher if is_shipped(folder) else str(folder.resolve())
+
+
 def is_shipped(path: Path) -> bool:
     """Whether a folder stands among the models of the package, where nothing may be written."""
     return _ROOT in (path.resolve(), *path.resolve().parents)
