@@ -120,6 +120,18 @@ def test_what_gives_patients_away_is_a_fault_even_if_it_is_one_class_alone() -> 
         assert main_figures(sections)["memorisation suspect"] is suspect
 
 
+def test_what_is_too_small_to_be_a_fault_is_said_with_the_limit() -> None:
+    row = {"duplicate_rate": 0.041, "duplicate_rate_real": 0.0, "diversity_ratio": 0.99}
+    sections = {"diversity": {"spaces": {"judge": {"NORMAL": row | {"duplicate_rate": 0.0}, "VIRUS": row}}}}
+    (said,) = summary(sections)
+    assert said.startswith("VIRUS has the most near-twins in the features of judge, 4.1 points more than real images")
+    sections["diversity"]["spaces"]["judge"]["VIRUS"] = row | {"duplicate_rate": 0.06}
+    (said,) = summary(sections)
+    assert said.startswith("VIRUS repeats itself in the features of judge")
+    (quiet,) = summary({"shortcuts": {"warnings": []}})
+    assert "0.05 of AUC" in quiet
+
+
 def test_copies_are_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:
     rows = data.indices("train")[:N]
     copied = Generated("copied", np.asarray(data.images[rows]), data.labels[rows])
