@@ -57,6 +57,7 @@ def _only(*names: str) -> Settings:
 _GUIDANCE: dict[str, Settings] = {
     "all": {},
     "all but free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
+    "all but free pairs, logits 0.03": {"free_share": 0.0, "steer_drawn": 0.0, "logit_weight": 0.03},
     "none": _OFF,
     "D matching": _only("cam_weight_d"),
     # M needs a limit of its area, or the map that costs least is the one that is everywhere
