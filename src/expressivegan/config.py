@@ -251,6 +251,8 @@ class TrainConfig:
         # Runs of earlier versions had penalties that did not fall, and no say about detail
         off = {"detail_weight": 0.0, "logit_weight": 0.0}
         earlier = {"gamma_end": found["gamma"]} | off if "gamma" in found else {}
+        if found.get("method") == "dcgan":
+            earlier |= dict.fromkeys(_NOT_OF_DCGAN, 0.0)
         return cls(**(earlier | found))
 
 
