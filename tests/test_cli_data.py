@@ -54,7 +54,14 @@ def test_the_doctor_writes_page_and_data_and_prints(
     said = capsys.readouterr().err
     assert "1 of 91 patients stand in more than one split" in " ".join(said.split())
     assert "doctor.html" in said
-    assert f"data fix {sick} --out fixed.jsonl --leaks" in " ".join(said.split())
+    # what the doctor was told of patients is said again
+    assert rf"data fix {sick} --out fixed.jsonl --patient-regex '(child\d+)' --leaks" in " ".join(said.split())
+
+
+def test_the_doctor_does_not_write_into_the_set(sick: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sick)
+    assert "lies in the data set" in refused("data", "doctor", ".")
+    assert not (sick / "doctor").exists()
 
 
 @pytest.mark.parametrize(("limit", "code"), [("never", 0), ("high", 1), ("medium", 1)])

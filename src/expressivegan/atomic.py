@@ -31,6 +31,7 @@ def replacing_directory(folder: Path) -> Iterator[Path]:
 
     If the block fails, what stood there stays, and nothing else is left.
     """
+    folder = folder.resolve()  # "." has no name, and a link shall go on leading there
     name = f".{folder.name}.{os.getpid()}"
     temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
     try:

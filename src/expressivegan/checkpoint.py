@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,10 @@ FORMAT = "expressivegan-checkpoint"
 VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
+
+_OF_A_MODEL = {"config.json", "model.safetensors", "README.md", "expressivegan.json", "report.json", "confusion.png",
+               "cams.png", "explain.ckpt"}  # fmt: skip
+"""What stands in a model directory of ours, and goes with the model that it is of."""
 
 
 def make_directory(path: Path, argument: str = "--out") -> Path:
@@ -68,7 +73,7 @@ def check_model_directory(folder: Path, argument: str = "--out") -> None:
     """Raises unless a model may be written there: the place is free, or holds a model and nothing that is not files.
 
     Raises:
-        InputError: something else stands there, which would be lost.
+        InputError: something else stands there.
     """
     if folder.is_dir():
         found = [p for p in folder.iterdir() if not p.name.startswith(".")]  # notebooks and file managers leave these
@@ -181,7 +186,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def save_model(model: nn.Module, folder: Path, card: str, extra: Mapping[str, Any] | None = None) -> None:
-    """Writes a model directory: config.json, model.safetensors and README.md (the card), and replaces what stood there.
+    """Writes a model directory: config.json, model.safetensors and README.md (the card). It replaces the one that stood
+    there; files that are not a model's own stay.
 
     Args:
         model: one of our networks; a `PyTorchModelHubMixin`.
@@ -196,6 +202,9 @@ def save_model(model: nn.Module, folder: Path, card: str, extra: Mapping[str, An
     check_model_directory(folder)
     try:
         with replacing_directory(folder) as temporary:
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.name not in _OF_A_MODEL:
+                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, temporary / path.name)
             model.save_pretrained(temporary)
             (temporary / "README.md").write_text(card, encoding="utf-8")
             if extra is not None:
@@ -224,7 +233,7 @@ def open_model(kind: type[M], folder: Path, **older: Any) -> M:
         model = kind(**(older | config))
         with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, SafetensorError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0][:160]
         raise CheckpointError(f"{folder} does not hold a {kind.__name__}, or is damaged ({reason})") from error
     return model

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg, subcommand
 
 from expressivegan.cli_data import Data
@@ -255,7 +256,8 @@ class Evaluate:
     """standard: fidelity, diversity, class agreement, anatomy, shortcuts, memorisation. faithfulness: the maps of
     teacher, discriminator and generator, beside maps that know nothing; --model must be a run."""
     num: int | None = None
-    """How many images of a model; default 2000, and 300 for faithfulness, which takes a third as many real ones."""
+    """How many images of a model; default 2000, and 300 for faithfulness, which takes as many real ones as of a class
+    are made."""
     resolution: int | None = None
     """Side that images of a folder are judged at; default 64."""
     fit: Fit | None = None
@@ -378,7 +380,7 @@ def _check_data_command(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `expressivegan`. Returns 0, 1 for data worse than allowed, 2 for a mistake, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = lambda message, *a, **k: console.print(f"[yellow]warning:[/yellow] {message}")
+    warnings.showwarning = lambda message, *a, **k: console.print(f"[yellow]warning:[/yellow] {escape(str(message))}")
     try:
         _check_data_command(argv)
         Command = (

@@ -62,7 +62,7 @@ class Doctor:
     classes: str | None = None
     """Which classes to tell apart, in order: "NORMAL,Pneumonia", or "NORMAL,Opacity=Pneumonia|Consolidation"."""
     seed: int = 0
-    """Of folds and draws."""
+    """Of phantoms, and of the sample in which markers are searched."""
     fail_on: Literal["never", "high", "medium"] = "never"
     """Exit with code 1 if a finding is that severe or worse, for use in scripts."""
 

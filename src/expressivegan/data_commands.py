@@ -1,11 +1,12 @@
 """What `expressivegan data …` does."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from expressivegan.checkpoint import new_directory
@@ -62,7 +63,7 @@ def data_table(images: ImageSet) -> None:
     table.add_column("group")
     table.add_column("patients", justify="right")
     for name in images.classes:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     for group in ("train", "judge", "reference", "test"):
         chosen = images.indices(group)
         counts = [str(int((images.labels[chosen] == k).sum())) for k in range(len(images.classes))]
@@ -93,10 +94,13 @@ def doctor(
     from expressivegan.data.doctor.finding import SEVERITIES
     from expressivegan.report.doctor import print_diagnosis, write_html, write_json
 
+    if Path(source).is_dir() and Path(source).resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"--out (={out}) lies in the data set, where it would count as a class; name a folder outside")
     case = open_case(source, patient_regex=patient_regex, classes=classes, seed=seed)
+    told = {"--patient-regex": patient_regex, "--classes": classes}
     with new_directory(out):
         with progress_bar("doctor") as bar:
-            diagnosis = _with_names(diagnose(case, checks or None, bar), out / "doctor.json", source)
+            diagnosis = _with_names(diagnose(case, checks or None, bar), out / "doctor.json", source, told)
         write_json(diagnosis, out / "doctor.json")
         write_html(diagnosis, out / "doctor.html")
     print_diagnosis(diagnosis, console)
@@ -104,9 +108,11 @@ def doctor(
     return int(fail_on != "never" and SEVERITIES.index(diagnosis.worst()) <= SEVERITIES.index(fail_on))
 
 
-def _with_names(diagnosis: "Diagnosis", report: Path, source: str) -> "Diagnosis":
-    """With remedies that can be pasted: where the report stands, and a manifest that is not the source itself."""
+def _with_names(diagnosis: "Diagnosis", report: Path, source: str, told: Mapping[str, str | None]) -> "Diagnosis":
+    """With remedies that can be pasted: where the report stands, a manifest that is not the source itself, and what the
+    doctor was told of patients and classes."""
     fixed = "fixed-again.jsonl" if Path(source).name == "fixed.jsonl" else "fixed.jsonl"
+    fixed += "".join(f" {option} {shlex.quote(value)}" for option, value in told.items() if value is not None)
     findings = tuple(
         replace(
             f,
@@ -180,7 +186,7 @@ def fix(
     for name in ("kind", "images", "for example", "why"):
         table.add_column(name)
     for row in describe(made):
-        table.add_row(row.kind, str(row.images), row.example, row.why)
+        table.add_row(row.kind, str(row.images), escape(row.example), escape(row.why))
     fixed.write(out)
     console.print(table)
     _say(f"manifest: {out} (give it wherever a folder may stand)")

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from rich.markup import escape
 
 from expressivegan.console import console
 from expressivegan.data import ImageSet
@@ -71,7 +72,7 @@ def health_check(images: ImageSet, guide: Guide | None) -> Check | None:
 
 
 def _warn(text: str) -> None:
-    console.print(f"[yellow]warning:[/yellow] {text}", highlight=False)
+    console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False)
 
 
 def _agreement(seen: Ints, labels: Ints) -> float:

@@ -6,7 +6,7 @@ from expressivegan.errors import InputError
 
 
 def several(*findings: str, classes: tuple[str, ...] = ("No Finding", "Mass", "Nodule")) -> Layout:
-    layout = Layout("nih", "", classes, True, False, aliases={"PNEUMONIA": ("BACTERIA", "VIRUS")})
+    layout = Layout("nih", "", classes, True, aliases={"PNEUMONIA": ("BACTERIA", "VIRUS")})
     for i, text in enumerate(findings):
         labels = tuple(text.split("|"))
         layout.found.append(Found(f"{i}.png", labels[0] if len(labels) == 1 else "", str(i), "train", None, labels))

@@ -6,11 +6,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from plant_faults import Planted, plant
 
-from expressivegan.data import phantom
 from expressivegan.data.doctor import letters, markers
 from expressivegan.data.doctor.case import Case, open_case
 from expressivegan.data.doctor.letters import SIDE, marks
-from expressivegan.data.phantom import CLASSES, draw_batch
+from expressivegan.data.phantom import CLASSES, draw_batch, film
 
 Box = tuple[float, float, float, float]
 
@@ -31,7 +30,7 @@ def stamped() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = [CLASSES[i % 3] for i in range(48)]
     pictures, _ = draw_batch(range(48), labels, SIDE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "_stamps", lambda shot, size: np.zeros((len(shot()), size, size), np.float32))
+        patch.setattr(film, "stamps", lambda shot, size: np.zeros((len(shot()), size, size), np.float32))
         bare, _ = draw_batch(range(48), labels, SIDE)
     return pictures, bare, np.abs(pictures.astype(int) - bare) > 40
 
@@ -120,7 +119,7 @@ def test_markers_that_do_not_tell_are_low(tmp_path: Path) -> None:
 
 
 def test_none_are_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phantom, "_stamps", lambda shot, size: np.zeros((len(shot()), size, size), np.float32))
+    monkeypatch.setattr(film, "stamps", lambda shot, size: np.zeros((len(shot()), size, size), np.float32))
     finding = markers.check(open_case("phantom:36", cache_dir=tmp_path, progress=False, seed=5))
     assert finding.severity == "ok"
     assert finding.items == ()

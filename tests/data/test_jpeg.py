@@ -45,6 +45,14 @@ def expect_equal(data: bytes) -> None:
         assert np.array_equal(fast, slow)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_cut_anywhere_it_is_no_header_or_the_same(mode: str) -> None:
+    whole = saved(picture(64, 64, "RGB" if mode == "CMYK" else mode).convert(mode))
+    header = jpeg.peek(whole)
+    for end in range(len(whole)):
+        assert jpeg.peek(whole[:end]) in (None, header)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(16, 300), st.integers(16, 300)),

@@ -53,7 +53,7 @@ def test_kermany_is_found_wherever_it_stands(above: str) -> None:
     plan = read([p.replace("chest_xray/", above) for p in KERMANY])
     assert (plan.source, plan.base, len(plan.found)) == ("kermany", above.rstrip("/"), len(KERMANY))
     assert plan.classes == ("NORMAL", "BACTERIA", "VIRUS")
-    assert plan.has_test
+    assert {f.split for f in plan.found} == {"train", "test"}
     assert plan.patients_known
 
 
@@ -97,15 +97,30 @@ def test_image_folder() -> None:
     assert plan.classes == ("Normal", "grade2", "grade10")
     assert layout.reference_class(plan.classes) == "Normal"
     assert {f.patient for f in plan.found} == {"grade10/a", "grade2/a", "Normal/deep/a"}
-    assert (plan.patients_known, plan.has_test) == (False, False)
+    assert not plan.patients_known
+    assert {f.split for f in plan.found} == {"train"}
     assert [r.path for r in plan.rejected] == ["notes.txt"]
 
 
 def test_image_folder_with_splits_inside_an_archive() -> None:
     plan = read(["x/Train/b/1.png", "x/Train/a/1.png", "x/valid/a/2.png", "x/Test/a/3.png"])
-    assert (plan.base, plan.classes, plan.has_test) == ("x", ("a", "b"), True)
+    assert (plan.base, plan.classes) == ("x", ("a", "b"))
     assert {f.path: f.split for f in plan.found}["valid/a/2.png"] == "train"
     assert {f.path: f.split for f in plan.found}["Test/a/3.png"] == "test"
+
+
+def test_what_stands_beside_splits_is_no_class() -> None:
+    splits = [f"{split}/{label}/{split}{i}.png" for split in ("train", "test") for label in "ab" for i in range(2)]
+    plan = read([*splits, "masks/train0.png", "doctor/doctor.html"])
+    assert plan.classes == ("a", "b")
+    assert sorted(r.path for r in plan.rejected) == ["doctor/doctor.html", "masks/train0.png"]
+    assert read(["train/x.png", "plane/x.png", "bus/x.png"]).classes == ("bus", "plane", "train")  # no splits at all
+
+
+def test_names_that_end_in_numbers_are_whole() -> None:
+    plan = read([f"{label}/1.2.840.113619.{i}" for label in "ab" for i in range(3)])
+    assert len({f.patient for f in plan.found}) == 6
+    assert {f.patient for f in read(["a/1.png", "b/1.nii.gz"]).found} == {"a/1", "b/1.nii"}
 
 
 def test_one_class_will_do() -> None:

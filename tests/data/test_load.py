@@ -97,6 +97,14 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         load_images(tmp_path / "text", 64)
 
 
+@pytest.mark.parametrize("told", [{"patient_regex": "(p)"}, {"classes": "NORMAL,VIRUS"}])
+def test_what_a_source_has_told_is_not_asked_again(tree: Tree, tmp_path: Path, told: dict[str, str]) -> None:
+    read_manifest(tree(kermany_paths(12)), progress=False).write(tmp_path / "set.jsonl")
+    for source in (tmp_path / "set.jsonl", "phantom:30"):
+        with pytest.raises(InputError, match=rf"{next(iter(told))} \(=.*changes nothing"):
+            load_images(source, 16, progress=False, **told)  # type: ignore[arg-type]
+
+
 def test_phantoms_are_a_source(tmp_path: Path) -> None:
     images = load_images("phantom:90", 32, progress=False)
     assert len(images) == 90

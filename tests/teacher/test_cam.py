@@ -164,3 +164,8 @@ def test_opening_what_is_not_there(tmp_path: Any) -> None:
 def test_names_of_outputs() -> None:
     assert class_names(["Edema", "", "Mass"]) == ("Edema", "untrained-output-1", "Mass")
     assert math.isfinite(float(tiny_teacher().scale))
+
+
+def test_calibration_needs_a_diseased_image(teacher: CXR_CAM_Teacher) -> None:
+    with pytest.raises(InputError, match="name no diseased image"):
+        teacher.calibrate(pictures(4), torch.zeros(4, dtype=torch.long))

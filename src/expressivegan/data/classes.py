@@ -10,6 +10,7 @@ from expressivegan.data.manifest import Rejected
 from expressivegan.errors import InputError
 
 NONE_SHOWN = "shows none of the chosen classes"
+AMBIGUOUS = "ambiguous"
 _SYNONYMS = (("normal", "no finding"),)
 _LISTED = 40  # findings that a message names
 
@@ -61,7 +62,7 @@ def _one(found: Found, class_of: Mapping[str, str], order: Sequence[str]) -> Fou
         return replace(found, label=shown.pop())
     if not shown:
         return Rejected(found.path, NONE_SHOWN)
-    return Rejected(found.path, f"ambiguous: shows {' and '.join(c for c in order if c in shown)}")
+    return Rejected(found.path, f"{AMBIGUOUS}: shows {' and '.join(c for c in order if c in shown)}")
 
 
 def parse(rule: str, findings: Mapping[str, int], aliases: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -46,12 +46,16 @@ def peek(data: bytes) -> Header | None:
         marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
         body = at + 4
         at += 2 + length
+        if at > len(data):
+            return None  # cut short
         if marker == _SCAN:
             break
         if marker == _TABLES:
             while body < at:
                 wide, number = divmod(data[body], 16)
                 size = 128 if wide else 64
+                if body + 1 + size > at:
+                    return None
                 if number == 0:
                     table = data[body + 1 : body + 1 + size]
                     luminance = sum(struct.unpack(f">{len(table) // 2}H", table) if wide else table)

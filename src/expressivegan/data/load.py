@@ -143,6 +143,16 @@ def check_resolution(resolution: int) -> None:
         raise InputError(f"resolution (={resolution!r}) must be an integer from 16 to 2048")
 
 
+def check_told(source: str | Path, patient_regex: str | None, classes: str | None) -> None:
+    """Raises InputError where patients or classes are asked of a source that has told them already."""
+    for name, value in (("patient_regex", patient_regex), ("classes", classes)):
+        if value is not None:
+            raise InputError(
+                f"{name} (={value!r}) changes nothing: {source} says itself which patients and classes there are; give "
+                "it with the folder or table that a manifest is made of"
+            )
+
+
 def manifest_for(
     source: str | Path,
     root: Path,
@@ -158,11 +168,12 @@ def manifest_for(
         DataError: missing or unusable data, or an unwritable cache.
         InputError: an argument out of range.
     """
-    count = phantom.parse_source(source)
+    count, path = phantom.parse_source(source), Path(source)
     if count is not None:
+        check_told(source, patient_regex, classes)
         return phantom.manifest(count, seed)
-    path = Path(source)
     if path.is_file() and kind_of(path) is None:
+        check_told(source, patient_regex, classes)
         return Manifest.read(path)
     listing = open_store(path).listing()
 

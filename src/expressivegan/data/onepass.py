@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ Target = tuple[int, Fit]
 Status = tuple[int, int]
 _FIELDS = [f.name for f in fields(Facts)]
 _COPIED_ROWS = 256
+_OPTIONAL = ("imagecodecs",)
+"""Decoders that may be missing: what was refused for lack of one is read again when it is there."""
 
 
 def array_name(known: Manifest, target: Target) -> str:
@@ -345,11 +348,13 @@ def read_once(
         DataError: the cache cannot be written, or lacks space; and what `read` raises.
     """
     mark = cache.fingerprint(listing)
+    decoders = tuple(name for name in _OPTIONAL if find_spec(name) is not None)  # what one lacks, it refuses
+    key = (*key, decoders)
     known = cache.recall(root, key, mark)
     if known is not None:
         return known
     wanted = tuple(sorted(set(targets)))
-    name = cache.name_of((path.resolve(), wanted))
+    name = cache.name_of((path.resolve(), wanted, decoders))
     with cache.locked(root, name):
         known = cache.recall(root, key, mark)
         if known is None:

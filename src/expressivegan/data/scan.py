@@ -134,6 +134,12 @@ def manifest_of(
     _check_classes(seen.classes, records, rejected, seen.root)
     has_test = any(r.official == "test" for r in seen.records)
     records = _deal(records, split.group_fractions(fractions, carve_test=not has_test), seed, directory)
+    for label in seen.classes:
+        if not any(r.label == label and r.group == "train" for r in records):
+            raise DataError(
+                f"class {label} has no training patient left in {directory}: all of its patients stand in other splits "
+                "too, or were dealt to other groups; give more patients, or other splits"
+            )
     return replace(seen, records=tuple(records), rejected=rejected)
 
 

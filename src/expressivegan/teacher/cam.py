@@ -208,11 +208,16 @@ class CXR_CAM_Teacher(
 
         Returns:
             The scale, in logits.
+
+        Raises:
+            InputError: no image is diseased.
         """
         peaks = []
         for x, y in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
             maps = self.referenced(self.raw_cams(x)[0])[torch.arange(len(x)), y]
             peaks.append(maps.amax(dim=(1, 2))[y != (-1 if self.reference is None else self.reference)])
+        if not sum(map(len, peaks)):
+            raise InputError("labels name no diseased image, and the scale of the maps is taken from those")
         self.scale.fill_(max(float(torch.cat(peaks).quantile(quantile)), 1e-3))
         return float(self.scale)
 

@@ -118,7 +118,8 @@ def fit_teacher(
         if not torch.isfinite(loss):
             raise TrainingError(f"teacher: loss is {loss.item()} in step {step}; try a lower rate (={config.rate})")
     teacher.eval().cpu()
-    sample = np.random.default_rng(derive_seed(config.seed, "calibrate")).permutation(indices)[:2000]
+    diseased = indices[images.labels[indices] != images.reference]
+    sample = np.random.default_rng(derive_seed(config.seed, "calibrate")).permutation(diseased)[:2000]
     teacher.calibrate(*images.batch(np.sort(sample)))
     return teacher
 
@@ -177,6 +178,7 @@ def write_teacher(
         "classes": list(images.classes),
         "data_hash": images.data_hash,
         "resolution": images.resolution,
+        "fit": images.fit,
         "config": vars(config),
         "scale": float(teacher.scale),
         "groups": {},

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from expressivegan.data import cache, phantom
 from expressivegan.data.doctor.features import SIDE, patch_features
-from expressivegan.data.load import pixels_of
+from expressivegan.data.load import check_told, pixels_of
 from expressivegan.data.manifest import Manifest, Record
 from expressivegan.data.onepass import read_once
 from expressivegan.data.scan import survey
@@ -127,9 +127,11 @@ def open_case(
     count = phantom.parse_source(source)
     path = Path(source)
     if count is not None:
+        check_told(source, patient_regex, classes)
         found = phantom.manifest(count, seed)
         dealt = True
     elif path.is_file() and kind_of(path) is None:
+        check_told(source, patient_regex, classes)
         found = Manifest.read(path)
         dealt = True
     else:

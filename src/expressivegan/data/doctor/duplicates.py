@@ -18,7 +18,7 @@ _SHOWN = 8
 
 
 def exact(case: Case) -> Finding:
-    """The same file, or the same pixels in another file."""
+    """The same file, or another that is equal to it at `SIDE` pixels."""
     images = case.images(SIDE)
     by_content: dict[Any, list[int]] = defaultdict(list)
     for i, record in enumerate(case.records):

@@ -4,12 +4,13 @@ from collections import Counter
 
 import numpy as np
 
+from expressivegan.data.classes import AMBIGUOUS, NONE_SHOWN
 from expressivegan.data.doctor.case import Case
 from expressivegan.data.doctor.finding import Figure, Finding, Severity, Table
 from expressivegan.intervals import share_interval
 
 _SMALL_SPLIT = 100
-NOT_CHOSEN = ("shows none of the chosen classes", "ambiguous")
+NOT_CHOSEN = (NONE_SHOWN, AMBIGUOUS)
 """How the reasons begin of files that the user's choice of classes leaves out: nothing is wrong with those."""
 _SPLITS = ("train", "val", "judge", "reference", "test")
 

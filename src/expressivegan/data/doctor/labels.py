@@ -8,7 +8,7 @@ from expressivegan.data.doctor.case import Case
 from expressivegan.data.doctor.crossval import large_classes, out_of_fold, within_folds
 from expressivegan.data.doctor.finding import Figure, Finding, Picture, Severity, Table
 from expressivegan.data.doctor.pictures import montage
-from expressivegan.intervals import share_interval
+from expressivegan.intervals import mean_interval
 
 CHECK = "label-noise"
 _SHOWN = 8
@@ -36,7 +36,7 @@ def check(case: Case) -> Finding:
     other = confident_issues(chance, labels)
     doubtful = np.flatnonzero(other >= 0)
     doubtful = doubtful[np.argsort(chance[doubtful, labels[doubtful]], kind="stable")]
-    share = share_interval(len(doubtful), len(labels))
+    share = mean_interval(other >= 0, case.patients[of].tolist())
     figures = [Figure.of("share of labels in doubt", share)]
     accuracy = float(np.mean([(chance.argmax(1) == k)[labels == k].mean() for k in large]))
     figures.append(Figure("balanced accuracy of the classifier that doubts", accuracy))

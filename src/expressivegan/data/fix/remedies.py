@@ -12,11 +12,7 @@ from expressivegan.data.manifest import GROUPS, Box, Manifest, Record
 from expressivegan.errors import DataError, InputError
 
 Groups = Sequence[Sequence[str]]
-Size = tuple[int, int]
-"""Width and height in pixels of the upright picture."""
-
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's values that swap width and height
 
 
 def _rank(record: Record) -> int:

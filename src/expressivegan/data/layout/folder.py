@@ -39,17 +39,20 @@ def read(listing: Listing, name: str, pattern: "re.Pattern[str] | None") -> Layo
             f"{name} has no class folders ({len(listing.below(base))} files); lay it out as class/image.png "
             "or train/class/image.png and test/class/image.png, or add a table with the columns path and label"
         )
-    split_of = {f: split for f in top if (split := split_named(f)) is not None}
-    is_split = set(split_of) == set(top) and not {"train", "val"}.isdisjoint(split_of.values())
     prefix = f"{base}/" if base else ""
+    split_of = {f: split for f in top if (split := split_named(f)) is not None}
+    # Beside splits, which hold classes of one name, other folders are no classes: masks, say, or what the doctor wrote.
+    shared = [set(listing.within(prefix + f)) for f in split_of]
+    is_split = not {"train", "val"}.isdisjoint(split_of.values()) and (
+        set(split_of) == set(top) or (len(shared) > 1 and len(set.intersection(*shared)) > 1)
+    )
     places: dict[str, list[tuple[str, str | None]]] = defaultdict(list)  # class → (folder, split)
-    for folder in top if is_split else [""]:
+    for folder in split_of if is_split else [""]:
         for label in listing.within(f"{prefix}{folder}".rstrip("/")):
             places[printable(label)].append((f"{folder}/{label}".lstrip("/"), split_of.get(folder)))
     if not places:
         raise UnlabelledError(f"{name} has no class folders in {', '.join(top)}; lay it out as train/class/image.png")
-    has_test = "test" in split_of.values() if is_split else False
-    layout = Layout("folder", base, in_order(set(places)), pattern is not None, has_test)
+    layout = Layout("folder", base, in_order(set(places)), pattern is not None)
     taken: set[str] = set()
     for label, folders in places.items():
         for folder, official in folders:

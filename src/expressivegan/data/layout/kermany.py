@@ -49,7 +49,7 @@ def read(listing: Listing, base: str, pattern: "re.Pattern[str] | None") -> Layo
     prefix = f"{base}/" if base else ""
     splits = [s for s in ("train", "val", "test") if prefix + s in listing.folders]
     aliases = {"PNEUMONIA": ("BACTERIA", "VIRUS")}
-    layout = Layout("kermany", base, KERMANY_CLASSES, True, "test" in splits, aliases=aliases)
+    layout = Layout("kermany", base, KERMANY_CLASSES, True, aliases=aliases)
     for split in splits:
         for folder in _FOLDERS:
             files = listing.below(f"{prefix}{split}/{folder}")

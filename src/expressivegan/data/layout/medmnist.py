@@ -51,13 +51,13 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
         DataError: the labels cannot be read.
     """
     flag = flag_of(name)
-    layout = Layout("medmnist", "", (), pattern is not None, True)
+    layout = Layout("medmnist", "", (), pattern is not None)
     for split in SPLITS:
         try:
             labels = np.load(io.BytesIO(reader(f"{split}_labels.npy")), allow_pickle=False)
         except (UnusableError, ValueError, EOFError) as error:
             raise DataError(f"{name} holds labels that cannot be read ({split}_labels: {error})") from None
-        rows = labels.reshape(len(labels), -1)
+        rows = labels if labels.ndim == 2 else labels[:, None]
         paths = [f for f in listing.below(split) if "/" not in f]
         findings = _findings(rows, flag)
         for file, shown in zip(paths, findings, strict=True):

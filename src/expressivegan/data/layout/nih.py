@@ -57,7 +57,7 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
     for path in listing.below(base):
         files[path.rpartition("/")[2]].append(path)
     official = _official(listing, prefix, reader)
-    layout = Layout("nih", base, (), True, False)
+    layout = Layout("nih", base, (), True)
     lines: dict[str, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
     for number, row in enumerate(table.rows, start=2):
         lines[row[place["Image Index"]]].append((number, row))
@@ -103,7 +103,6 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
         raise DataError(f"none of the {len(lines)} images that {name} names can be used; put them beside it")
     taken.update(_LISTS.values())
     layout.rejected += [Rejected(f, f"{here} {UNNAMED}") for f in listing.below(base) if f not in taken]
-    layout.has_test = any(f.official == "test" for f in layout.found)
     layout.classes = in_order({finding for f in layout.found for finding in f.findings})
     return layout
 

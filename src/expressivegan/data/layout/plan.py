@@ -56,7 +56,6 @@ class Layout:
     """Folder, relative to the listing's top, that the paths below are relative to."""
     classes: tuple[str, ...]
     patients_known: bool
-    has_test: bool
     found: list[Found] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -112,8 +111,10 @@ def patient_in(path: str, pattern: "re.Pattern[str]") -> str | None:
 
 def own_patient(path: str) -> str:
     """The key of an image whose patient nobody knows."""
-    # The whole path, since 001.png may stand in every class folder and is not one child.
-    return printable(str(PurePosixPath(path).with_suffix("")))
+    # The whole path, since 001.png may stand in every class folder and is not one child. What follows the last dot is
+    # no suffix in 1.2.840.113619.7.
+    whole = PurePosixPath(path)
+    return printable(str(whole.with_suffix("") if whole.suffix[1:2].isalpha() else whole))
 
 
 def split_named(text: str) -> str | None:

@@ -43,7 +43,7 @@ def read(listing: Listing, base: str, reader: Reader, pattern: "re.Pattern[str] 
     files: dict[str, list[str]] = defaultdict(list)
     for path in listing.below(base):
         files[path.rpartition("/")[2].rpartition(".")[0]].append(path)
-    layout = Layout("rsna", base, (), True, False)
+    layout = Layout("rsna", base, (), True)
     taken = {LABELS, DETAILS}
     for identity in sorted(targets.keys() | details.keys()):
         if identity not in files:

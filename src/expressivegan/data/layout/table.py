@@ -147,7 +147,7 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
     base = folder_of(name)
     prefix = f"{base}/" if base else ""
     here = name[len(prefix) :]
-    layout = Layout("table", base, (), pattern is not None, False)
+    layout = Layout("table", base, (), pattern is not None)
     lines: dict[str, list[Row]] = defaultdict(list)
     rows = rows_of(name, reader)
     for row in rows:
@@ -173,7 +173,6 @@ def read(listing: Listing, name: str, reader: Reader, pattern: "re.Pattern[str] 
         else:
             layout.rejected.append(found)
     layout.patients_known = pattern is not None or any(r.patient is not None for r in rows)
-    layout.has_test = any(f.official == "test" for f in layout.found)
     layout.classes = in_order({finding for f in layout.found for finding in f.findings})
     if not layout.found:
         why = f": {layout.rejected[0].path}: {layout.rejected[0].reason}" if layout.rejected else ""
