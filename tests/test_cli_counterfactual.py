@@ -304,7 +304,9 @@ def test_an_image_unlike_those_that_the_model_knows(
     upright = np.asarray(phantom_set(120).images[phantom_set(120).indices("reference")[0]])
     for name, pixels in (("upright", upright), ("upside down", upright[::-1])):
         Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{name}.png")
-    command = ["counterfactual", "--model", run, "--data", "phantom:300", "--other-data", "--label", "VIRUS", "--image"]
+    own = {"data_hash": phantom_set(300).data_hash, "config": {"method": "expressive", "fit": "stretch"}}
+    save_model(tiny_generator(), run / "generator", "card", own)
+    command = ["counterfactual", "--model", run, "--data", "phantom:300", "--label", "VIRUS", "--image"]
     before = tree(tmp_path)
     assert call(*command, tmp_path / "upside down.png", "--out", tmp_path / "o") == 2
     assert tree(tmp_path) == before
@@ -313,6 +315,17 @@ def test_an_image_unlike_those_that_the_model_knows(
     assert "--any-image" in said
     assert call(*command, tmp_path / "upside down.png", "--out", tmp_path / "anyway", "--any-image") == 0
     assert call(*command, tmp_path / "upright.png", "--out", tmp_path / "upright") == 0
+
+
+@pytest.mark.usefixtures("quick", "quick_judge")
+def test_other_data_do_not_say_what_the_model_knows(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "POOR", 2.0)
+    Image.fromarray(np.asarray(phantom_set(120).images[0])[::-1].copy()).save(tmp_path / "turned.png")
+    other = ["--data", "phantom:300", "--other-data", "--out", tmp_path / "o"]
+    assert call("counterfactual", "--model", run, "--label", "VIRUS", "--image", tmp_path / "turned.png", *other) == 0
+    assert "whether the image is like those that the model learnt from" in " ".join(capsys.readouterr().err.split())
 
 
 def test_files_that_are_no_image(refused: Refused, run: Path, tmp_path: Path) -> None:
@@ -334,7 +347,11 @@ def test_files_that_are_no_image(refused: Refused, run: Path, tmp_path: Path) ->
         (["--label", "VIRUS", "--strength", "nan"], r"strength \(=nan\)"),
         (["--label", "VIRUS", "--num", "0"], r"--num \(=0\)"),
         (["--label", "VIRUS", "--steps", "1"], r"steps \(=1\)"),
-        (["--label", "VIRUS", "--steer", "right", "lower"], r"'right'.*the right lung is on the picture's left"),
+        (
+            ["--label", "VIRUS", "--steer", "right", "lower"],
+            r"right lower\) is one region, .*in quotes",
+        ),
+        (["--label", "VIRUS", "--steer", "right"], r"'right'.*the right lung is on the picture's left"),
         (["--label", "VIRUS", "--steer", "box 0 0 2 1"], "outside of the picture"),
         (["--label", "VIRUS", "--steer", "ellipse 0.5 0.5 0 0"], "no area"),
         (["--label", "VIRUS", "--steer", "colour.png"], "mode RGB"),

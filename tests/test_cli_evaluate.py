@@ -167,6 +167,8 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path, refused: Refused) -> None
     pictures(tmp_path / "flat", 30)
     save_model(tiny_generator(classes=("A", "B"), reference=None), tmp_path / "other", "card")
     (tmp_path / "file").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.json").write_text('{"accuracy": 0.9}')
     for argv, sentence in (
         (("--images", "texts"), "images (='texts') holds no image"),
         (("--images", "few"), "holds 16 images; at least 24"),
@@ -178,6 +180,12 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path, refused: Refused) -> None
         (("--model", "flat"), "no model directory"),
         (("--model", "flat", "--fit", "pad"), "--fit (=pad) goes with --images"),
         (("--images", "flat", "--other-data"), "--other-data says that a model"),
+        (("--images", "flat", "--seed", "-1"), "--seed (=-1) must be 0 or more"),
+        (("--images", "flat", "--num", "9"), "--num (=9) says how many images a model shall make"),
+        (("--images", "flat", "--resolution", "0"), "resolution (=0)"),
+        (("--images", "flat", "--features"), "--features is empty"),
+        (("--images", "flat", "--out", "mine"), "holds a results.json of something else"),
     ):
         out = () if "--out" in argv else ("--out", "out")
         assert sentence in refused(*DATA, *argv, *out)
+    assert (tmp_path / "mine" / "results.json").read_text() == '{"accuracy": 0.9}'

@@ -58,7 +58,7 @@ def test_the_whole_path(run: Path, chest: Path, tmp_path: Path, capsys: pytest.C
     more = tmp_path / "more"
     more.mkdir()
     made = png_text({"label": "VIRUS", "seed": 3})
-    save_png(more / "made.png", draw(2, "VIRUS", 32).image, made)
+    save_png(more / "made $x_$.png", draw(2, "VIRUS", 32).image, made)
     (more / "notes.txt").write_text("no picture")
     Image.effect_noise((300, 120), 90).convert("RGB").save(more / "wide.jpg")
     out = tmp_path / "out"
@@ -68,7 +68,7 @@ def test_the_whole_path(run: Path, chest: Path, tmp_path: Path, capsys: pytest.C
     assert "notes.txt: not an image" in said.replace("\n", " ")
     assert "absent.png" in said
     found = result(out)
-    assert [Path(i["name"]).name for i in found["images"]] == ["chest.png", "made.png", "wide.jpg"]
+    assert [Path(i["name"]).name for i in found["images"]] == ["chest.png", "made $x_$.png", "wide.jpg"]
     assert {Path(r["name"]).name for r in found["rejected"]} == {"notes.txt", "absent.png"}
     assert found["fit"] == "pad"
     first, second, third = found["images"]

@@ -86,7 +86,7 @@ def counterfactual(
         real = from_uint8(_pixels(image, network, origin))[None, None]
         shown = _shown(network, guide, real, number, image_label)
         if not any_image:
-            notes += _check_familiar(opened.home, data, image, real)
+            notes += _check_familiar(opened.home, None if other_data else data, image, real)
         if guide is not None and guide.classes == network.classes and shown == network.class_set.reference:
             seen = network.classes[_seen(guide, real)]
             if seen != network.classes[shown]:
@@ -215,11 +215,10 @@ def _shown(
 
 def _teacher(home: Path) -> CXR_CAM_Teacher | None:
     """The teacher of the run, or None."""
-    if (home / "teacher" / "model.safetensors").exists():
-        return open_teacher(str(home / "teacher")).requires_grad_(False)
     name = read_json(home / "settings.json").get("teacher")
-    if name in (None, "none"):
-        return None
+    if name in (None, "none"):  # what a run calls its teacher comes first, as where it is explained
+        own = home / "teacher"
+        return open_teacher(str(own)).requires_grad_(False) if (own / "model.safetensors").exists() else None
     try:
         if not name.startswith(XRV_PREFIX):
             find_teacher(name)

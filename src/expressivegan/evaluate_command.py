@@ -21,6 +21,8 @@ from expressivegan.evaluation import SUITES, Evaluation, Model, from_model, read
 from expressivegan.evaluation.collect import check_classes, open_for_evaluation
 from expressivegan.evaluation.comparison import check_groups, feature_side
 from expressivegan.evaluation.faithfulness import Networks
+from expressivegan.evaluation.features.opening import check_space
+from expressivegan.evaluation.results import FORMAT
 from expressivegan.explain.opening import networks_of_run
 from expressivegan.report.evaluation import remove_figures, write_figures
 from expressivegan.report.evaluation_galleries import remove_galleries, write_galleries
@@ -64,10 +66,12 @@ def evaluate(
     for name, given in (("resolution", resolution), ("fit", fit)):
         if model is not None and given is not None:
             raise InputError(f"--{name} (={given}) goes with --images; a model is judged at its own")
+    _check_arguments(suite, images, num, features, seed)
     if images is not None and other_data:
         raise InputError("--other-data says that a model was trained on others; it does not go with --images")
     opened = None if model is None else open_for_evaluation(model)
-    side = resolution or (64 if opened is None else opened.network.resolution)
+    default = 64 if opened is None else opened.network.resolution
+    side = default if resolution is None else resolution
     feature_side(side, feature_resolution)
     data = load_images(source, side, fit=fit or ("stretch" if opened is None else opened.origin.fit))
     check_groups(data, group)
@@ -78,6 +82,7 @@ def evaluate(
     count = _IMAGES[suite] if num is None else num
     with new_directory(out), _nothing_half_written(out):
         made = None if opened is not None else read_generated(str(images), data.classes, side, data.fit)
+        _check_results(out)
         _remove_results(out)  # from here on, whatever stands there is of this evaluation
         with progress_bar("evaluate") as bar:
             if made is None:
@@ -98,6 +103,24 @@ def evaluate(
         write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _show(results)
     console.print(f"results: {out / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_arguments(suite: str, images: str | None, num: int | None, features: Sequence[str], seed: int) -> None:
+    if seed < 0:
+        raise InputError(f"--seed (={seed}) must be 0 or more")
+    if not features:
+        raise InputError("--features is empty: name a feature space, or leave it out")
+    for name in features:
+        check_space(name)
+    if images is not None and num is not None:
+        raise InputError(f"--num (={num}) says how many images a model shall make; of --images all are judged")
+
+
+def _check_results(out: Path) -> None:
+    """Raises InputError where results stand that no evaluation of ours has written."""
+    there = [name for name in ("results.json", "results.csv") if (out / name).exists()]
+    if there and read_json(out / "results.json").get("format") != FORMAT:
+        raise InputError(f"--out (={out}) holds a {there[0]} of something else; choose another folder")
 
 
 def _remove_results(out: Path) -> None:

@@ -14,4 +14,4 @@ def generate(model: str | Path, out: Path, num: int, *, device: Device, **how: A
         table = write_images(
             model, out, num, device=resolve_device(device), progress=lambda done, total: bar(done, total, ""), **how
         )
-    console.print(f"{num} images: {table}")
+    console.print(f"{num} images: {table}", highlight=False, markup=False, soft_wrap=True)

@@ -262,6 +262,8 @@ def test_class_mix_alone_is_no_fault(drawn: Pixels) -> None:
         rounds=50,
     )
     assert not any("heart" in w for w in found.warnings)
+    turns = found.figures["all"]["landmarks"]["heart_shift"]
+    assert turns["spread_ratio"] == pytest.approx(1, abs=0.06)  # 0.89 if each image counted as much
     assert set(found.figures) == {"all", "A", "B"}
 
 

@@ -160,7 +160,6 @@ def test_random_logit_tells_maps_of_a_class_from_one_map_for_all() -> None:
     for reference in (0, 2):
         diseases = [k for k in range(3) if k != reference]
         kept = random_logit(own, np.array(diseases * 6), WHO, reference=reference, rounds=50)
-        assert kept["passes"] == (kept["ssim"].value < kept["random_pairs"]["ssim"].value)
         one, other = own[np.arange(12), diseases * 6], own[np.arange(12), diseases[::-1] * 6]
         assert kept["ssim"].value == pytest.approx(ssim(one, other).mean())  # of two there is one other
     with pytest.raises(InputError, match="besides the reference"):

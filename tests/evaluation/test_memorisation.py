@@ -22,6 +22,7 @@ from expressivegan.evaluation.memorisation import (
 )
 from expressivegan.evaluation.memorisation.cheats import KINDS, partners, replay
 from expressivegan.evaluation.memorisation.distances import SIDE, make_pool, prepare, search
+from expressivegan.evaluation.memorisation.membership import equal_mix
 from expressivegan.evaluation.memorisation.words import verdict
 
 POOL = 110
@@ -264,6 +265,19 @@ def test_attack_on_honest_sets_and_on_a_few_patients_known_by_heart() -> None:
     assert leaks <= 7  # at 0.03 each, 8 and more have a probability below 0.001
     assert covered >= 50  # at 0.95 each, fewer have one below 0.001
     assert seen >= 54
+
+
+def test_the_attack_does_not_take_a_class_mix_for_memory() -> None:
+    """Most training pictures are of the class that is made, most held-out ones of the other: nobody is remembered."""
+    rng = np.random.default_rng(3)
+    labels = np.concatenate([rng.random(400) < 0.2, rng.random(200) < 0.8]).astype(np.int64)
+    member = np.arange(600) < 400
+    score = (rng.normal(size=600) - labels).astype(np.float32)
+    assert attack(score, member, np.arange(600).astype(str), rounds=100).leaks
+    rows = equal_mix(labels, member, rng)
+    mix = [np.bincount(labels[rows][side]) for side in (member[rows], ~member[rows])]
+    assert np.allclose(mix[0] / mix[0].sum(), mix[1] / mix[1].sum(), atol=0.03)
+    assert not attack(score[rows], member[rows], rows.astype(str), rounds=100).leaks
 
 
 def test_attack_by_hand() -> None:

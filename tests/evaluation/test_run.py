@@ -112,6 +112,18 @@ def test_collapse_is_said(data: ImageSet, cache: Path, tmp_path: Path) -> None:
         assert space["over_floor"]["coverage"] < 0.5
 
 
+def test_a_few_strays_of_a_class_do_not_make_the_set_small(data: ImageSet, cache: Path) -> None:
+    good = honest()
+    assert good.labels is not None
+    full = judged(data, good, cache).mix()[2]
+    kept = np.concatenate([np.flatnonzero(good.labels != 2), np.flatnonzero(good.labels == 2)[:1]])
+    rows, _, counts = judged(data, Generated("strays", good.images[kept], good.labels[kept]), cache).mix()
+    assert counts == [*full[:2], 0]
+    assert len(rows) == sum(counts)
+    said = summary({"fidelity": {"spaces": {}, "counts": {"NORMAL": 20, "VIRUS": 0}}})
+    assert said == ["Fidelity and diversity know nothing of VIRUS: there is no synthetic image, or hardly one."]
+
+
 def test_what_gives_patients_away_is_a_fault_even_if_it_is_one_class_alone() -> None:
     for suspect, place in ((True, 0), (False, -1)):
         found = {"flagged": False, "suspect": suspect, "verdict": "NORMAL stands out.", "p_value": 0.3}

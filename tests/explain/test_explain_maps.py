@@ -1,13 +1,14 @@
 """Maps keep their identities on the way to a reader: CAMs add up to logits, evidence to the score."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from expressivegan.data import ImageSet
-from expressivegan.explain.baseline import make_baseline
+from expressivegan.explain.baseline import Baseline, find_baseline, keep_baseline, make_baseline
 from expressivegan.explain.maps import Reference, discriminator_says, teacher_maps
 from expressivegan.models import DiscriminatorWithExplain
 from expressivegan.teacher import CXR_CAM_Teacher
@@ -108,3 +109,14 @@ def test_a_reference_class_shows_the_likeliest_disease(critic: DiscriminatorWith
     title = discriminator_says(critic, x, ["NORMAL"], None)[0].maps["discriminator-class"].title
     logits = critic.explain(x).class_logits[0]
     assert title.endswith("BACTERIA" if logits[1] > logits[2] else "VIRUS")
+
+
+def test_a_baseline_of_other_data_is_not_taken_for_the_models_own(tmp_path: Path) -> None:
+    for name in ("own", "other"):
+        keep_baseline(Baseline(name, None, None), tmp_path, "k" * 64)
+    for name in ("own", "other"):
+        found = find_baseline(tmp_path, "k" * 64, name)
+        assert found is not None
+        assert found.data_hash == name
+    assert find_baseline(tmp_path, "k" * 64, "third") is None
+    assert find_baseline(tmp_path, "l" * 64, "own") is None

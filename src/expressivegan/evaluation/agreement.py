@@ -11,7 +11,8 @@ from expressivegan.errors import InputError
 from expressivegan.intervals import Floats, Interval, Ints, draw_weights, plain
 
 _FAR = 0.05  # by which accuracy must surely differ from that on real images to be worth a sentence
-_LEAST = 10  # images of a class
+_LEAST = 10  # real images of a class
+_LEAST_MADE = 30  # with fewer, intervals are too narrow: one honest set in three would be accused
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +209,7 @@ def _compared(figures: dict[str, tuple[Floats, Floats]]) -> dict[str, Interval]:
 
 def _sentences(name: str, row: dict[str, Any]) -> list[str]:
     who = "synthetic images" if name == "all" else f"synthetic {name} images"
-    if row["n_fake"] < _LEAST:
+    if row["n_fake"] < _LEAST_MADE:
         return [f"{row['n_fake']} {who} are too few to say whether they show their label"]
     gap, real, fake = row["accuracy_difference"], row["accuracy_real"], row["accuracy_fake"]
     figures = f"the independent classifier agrees in {fake.value:.0%}, on real images in {real.value:.0%}"

@@ -77,7 +77,7 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """Of arguments and weights: what provenance calls the model's hash."""
+        """Of parameters and buffers: what provenance calls the model's hash."""
         return state_hash(self.network)
 
     @property

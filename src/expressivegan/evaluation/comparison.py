@@ -27,6 +27,9 @@ from expressivegan.synthesis.origin import check_data
 HELD_AGAINST = ("reference", "test")
 """Groups that images may be held against."""
 
+_STRAY = 0.1
+"""Of the class that is made most often, relative to real images: a class of less is left out."""
+
 Ints = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 
@@ -154,7 +157,10 @@ class Comparison:
         return landmarks(self.pixels()), landmarks(self.made.images)
 
     def mix(self) -> tuple[Ints, Ints, list[int]]:
-        """Rows of the group and of the synthetic set, at equal number and class mix, and the class counts."""
+        """Rows of the group and of the synthetic set, at equal number and class mix, and the class counts.
+
+        Classes of which there is hardly a synthetic image are left out on both sides: their count is 0.
+        """
         real = self.labels()
         if self.made.labels is None:
             n = min(len(real), len(self.made.images), len(self.labels("train")))
@@ -164,10 +170,13 @@ class Comparison:
             return rows, drawn.astype(np.int64), counts
         classes = len(self.data.classes)
         full = np.bincount(real, minlength=classes)
-        pools = (np.bincount(p, minlength=classes) for p in (self.made.labels, self.labels("train")))
+        made = np.bincount(self.made.labels, minlength=classes)
+        # A few strays of one class would leave a few images of each, and distances of those say nothing.
+        often = made / np.maximum(full, 1)
+        present = (made > 0) & (often >= _STRAY * often.max())
+        pools = (made * present, np.bincount(self.labels("train"), minlength=classes))
         shares = [float((pool[pool > 0] / np.maximum(full[pool > 0], 1)).min()) for pool in pools]
         share = min(1.0, *shares)
-        present = np.bincount(self.made.labels, minlength=classes) > 0
         counts = [int(c * share + 1e-9) if p else 0 for c, p in zip(full, present, strict=True)]
         return (
             draw_mix(real, counts, self.seed, "reference"),

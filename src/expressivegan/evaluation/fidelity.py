@@ -90,15 +90,15 @@ class Reference:
     def _part(self, name: str, rows: Index) -> "_Part":
         if name not in self._parts:
             seed = derive_seed(self.seed, "evaluation.fidelity", name)
-            self._parts[name] = _Part(self.rows[rows], self.patients[rows], self.k, self.rounds, seed, bool(name))
+            self._parts[name] = _Part(self.rows[rows], self.patients[rows], self.k, self.rounds, seed)
         return self._parts[name]
 
 
 class _Part:
     """The reference as a whole, or one class of it."""
 
-    def __init__(self, rows: Array, patients: Index, k: int, rounds: int, seed: int, is_class: bool) -> None:
-        self.k, self.rounds, self.seed, self.is_class = min(k, len(rows) - 1), rounds, seed, is_class
+    def __init__(self, rows: Array, patients: Index, k: int, rounds: int, seed: int) -> None:
+        self.k, self.rounds, self.seed = min(k, len(rows) - 1), rounds, seed
         self.patients = np.unique(patients, return_inverse=True)[1].astype(np.int64)
         self.weights = np.ascontiguousarray(draw_weights(self.patients, rounds, seed).T)
         self.real = Neighbours(rows, self.patients, depth=depth_for(k), weights=self.weights)

@@ -36,6 +36,11 @@ def summary(sections: Mapping[str, Any], times: int | None = None, unusable: int
             f"{unusable} synthetic pictures were left out, because they are damaged, one grey everywhere, or the same "
             "under two labels: every figure flatters what made them."
         )
+    absent = [label for label, count in sections.get("fidelity", {}).get("counts", {}).items() if count == 0]
+    if absent:
+        bad.append(
+            f"Fidelity and diversity know nothing of {', '.join(absent)}: there is no synthetic image, or hardly one."
+        )
     for name, space in sections.get("fidelity", {}).get("spaces", {}).items():
         over, place = space["over_floor"], space["place"]
         ratio = "has a floor of 0" if over["fid"] is None else f"is {over['fid']:.1f} times the floor"

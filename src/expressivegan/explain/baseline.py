@@ -128,9 +128,9 @@ def _reference(
     return Reference(means, counts, max(spread, 1e-6), ends)
 
 
-def places(model: Path, key: str) -> tuple[Path, Path]:
-    """Where a baseline may be stored: with the model, and in the user's cache."""
-    return model / FILE, cache_root() / "explain" / f"{key[:32]}.ckpt"
+def places(model: Path, key: str) -> list[Path]:
+    """Where baselines of a model may stand: with it, and in the user's cache, one for each set of real images."""
+    return [model / FILE, *sorted((cache_root() / "explain").glob(f"{key[:32]}*.ckpt"))]
 
 
 def find_baseline(model: Path, key: str, data_hash: str | None = None) -> Baseline | None:
@@ -159,9 +159,9 @@ def keep_baseline(baseline: Baseline, model: Path, key: str, with_model: bool = 
         "reference": None if baseline.reference is None else baseline.reference.to_state(),
         "familiarity": None if baseline.familiarity is None else baseline.familiarity.to_state(),
     }
-    beside, cached = places(model, key)
+    cached = cache_root() / "explain" / f"{key[:32]}-{baseline.data_hash[:16]}.ckpt"
     if with_model:
-        save_checkpoint(make_directory(beside.parent, "--model") / FILE, state)
+        save_checkpoint(make_directory(model, "--model") / FILE, state)
     with suppress(OSError, CheckpointError, DataError):  # a cache that cannot be kept is no reason to stop
         cached.parent.mkdir(exist_ok=True)
         save_checkpoint(cached, state)

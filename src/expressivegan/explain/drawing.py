@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -81,6 +81,7 @@ def draw_overlay(picture: Picture, found: Map) -> UInt8Array:
     return _pixels(figure)
 
 
+@rc_context({"text.parse_math": False})  # dollars in names are dollars
 def draw_montage(explained: Explained) -> UInt8Array:
     """The image and all its maps on one page, with what was found and what to beware of: uint8 (H, W, 3)."""
     picture, maps = explained.picture, explained.maps

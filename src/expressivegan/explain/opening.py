@@ -109,7 +109,7 @@ def networks_of_run(
     path = find_model(path)
     settings = read_json(path / "settings.json")
     if not settings and (path / "config.json").is_file():
-        return _lone_teacher(path, notes), None, "stretch"
+        return _lone_teacher(path, notes), None, _fit_of_teacher(path)
     if not settings and not any((path / name).is_dir() for name in ("teacher", "discriminator")):
         raise CheckpointError(f"model (={path}) holds no run and no teacher; give a folder that train or teach wrote")
     name = settings.get("teacher")
@@ -138,6 +138,13 @@ def networks_of_run(
     return teacher, open_model(DiscriminatorWithExplain, path / "discriminator").eval(), fit
 
 
+def _fit_of_teacher(path: Path) -> Fit:
+    """How the pictures became square that a lone teacher, or that of a run, was fitted on."""
+    run = read_json(path.parent / "settings.json").get("config", {}) if path.name == "teacher" else {}
+    fit = read_json(path / "expressivegan.json").get("fit", run.get("fit"))
+    return cast("Fit", fit) if fit in get_args(Fit) else "stretch"
+
+
 def _lone_teacher(path: Path, notes: list[str]) -> CXR_CAM_Teacher:
     if "meth" not in read_json(path / "config.json"):
         raise CheckpointError(
@@ -160,7 +167,7 @@ def _baseline(
     progress: Progress,
 ) -> Baseline | None:
     key = model_hash(teacher, D, fit)
-    found = find_baseline(path, key) if data is None else None
+    found = find_baseline(path, key, origin_of(path).data_hash) if data is None else None
     if found is None:
         images = _real_images(path, teacher.resolution if D is None else D.resolution, fit, data, notes)
         if images is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -21,6 +22,7 @@ _FLOOR = "real, other patients"
 _SHARES = ("precision", "recall", "density", "coverage")
 
 
+@rc_context({"text.parse_math": False})  # dollars in names are dollars
 def write_figures(results: Json, out: Path) -> list[Path]:
     """Draws what the sections hold into `out/figures`: ladder-SPACE, agreement, anatomy, shortcuts, memorisation,
     faithfulness (PNG), and takes away those that stood there.

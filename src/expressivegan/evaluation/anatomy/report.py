@@ -237,7 +237,8 @@ class _Scope:
 
     def _landmark(self, name: str) -> dict[str, Any]:
         real, fake = getattr(self.real, name), getattr(self.fake, name)
-        spread, own = (float(np.nanstd(x)) if np.isfinite(x).sum() > 1 else float("nan") for x in (real, fake))
+        each = np.ones(len(real))
+        spread, own = _spread(real, each), _spread(fake, self.mix)
         # One image that was measured wrongly must not make the distance: what is outside the range is counted there.
         (low,), (high,) = _ranges(real[:, None], np.ones((1, len(real)), bool))
         values = np.clip(np.concatenate([real, fake]), low, high)
@@ -256,10 +257,10 @@ class _Scope:
         w, w_floor, ks, ks_floor = row.mean(0)
         surely = w_floor + max(_SURE * float(row[:, 1].std()), _SMALL)
         return {
-            "real": _mean_interval(real, np.ones(len(real)), self.real_draws),
+            "real": _mean_interval(real, each, self.real_draws),
             "fake": _mean_interval(fake, self.mix, self.fake_draws),
-            "real_quantiles": _quantiles(real),
-            "fake_quantiles": _quantiles(fake),
+            "real_quantiles": _quantiles(real, each),
+            "fake_quantiles": _quantiles(fake, self.mix),
             "spread_ratio": own / spread if spread > 0 else float("nan"),
             "wasserstein": float(w),
             "wasserstein_floor": float(w_floor),
@@ -298,9 +299,24 @@ def _weights(real_labels: Ints, fake_labels: Ints) -> Floats:
     return weights
 
 
-def _quantiles(values: Floats) -> list[float]:
-    finite = values[np.isfinite(values)]
-    return np.quantile(finite, QUANTILES).tolist() if len(finite) else [float("nan")] * len(QUANTILES)
+def _quantiles(values: Floats, weights: Floats) -> list[float]:
+    """Weighted quantiles of the finite values."""
+    known = np.isfinite(values) & (weights > 0)
+    if not known.any():
+        return [float("nan")] * len(QUANTILES)
+    order = np.argsort(values[known], kind="stable")
+    weight = weights[known][order]
+    places = np.cumsum(weight) - weight  # as numpy's where all weigh the same
+    return [float(q) for q in np.interp(QUANTILES, places / max(places[-1], 1e-12), values[known][order])]
+
+
+def _spread(values: Floats, weights: Floats) -> float:
+    """Weighted standard deviation of the finite values; NaN of fewer than two."""
+    known = np.isfinite(values) & (weights > 0)
+    if known.sum() < 2:
+        return float("nan")
+    mean = np.average(values[known], weights=weights[known])
+    return float(np.sqrt(np.average((values[known] - mean) ** 2, weights=weights[known])))
 
 
 def _mean_interval(values: Floats, weights: Floats, draws: Floats) -> Interval:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -168,11 +169,14 @@ def fitted(
         start = time.perf_counter()
         train(network.train())
     if weights is not None:
-        weights.parent.mkdir(parents=True, exist_ok=True)
         record = {"key": dict(key), "seconds": round(time.perf_counter() - start, 1)}
-        with replacing(weights) as temporary:
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
-        write_text(weights.with_suffix(".json"), json.dumps(record, indent=2))
+        try:
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(weights) as temporary:
+                save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+            write_text(weights.with_suffix(".json"), json.dumps(record, indent=2))
+        except (OSError, SafetensorError) as error:  # minutes of fitting are not lost for that
+            warnings.warn(f"{name} was fitted and cannot be kept in {weights.parent} ({error})", stacklevel=2)
     return network.eval()
 
 

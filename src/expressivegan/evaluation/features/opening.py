@@ -51,6 +51,7 @@ def open_space(
         CheckpointError: a file is missing, damaged or something else.
         TrainingError: fitting ends in a loss that is not finite.
     """
+    check_space(name)
     kind, _, rest = name.partition(":")
     step: Progress | None = None if progress is None else lambda done, total, _: progress(done, total)
     if kind in _ALONE and not rest:
@@ -69,7 +70,17 @@ def open_space(
         return open_rad_dino(Path(rest) if rest else None)
     if kind == "onnx" and rest:
         return open_onnx(Path(rest))
-    own = rest if kind == "module" else name
-    if kind not in ("xrv", "onnx", *_ALONE) and _MODULE.fullmatch(own):
-        return open_module(*own.split(":"))
-    raise InputError(f"features (={name!r}) must be one of {', '.join(SPACES)}")
+    return open_module(*(rest if kind == "module" else name).split(":"))
+
+
+def check_space(name: str) -> None:
+    """Raises InputError unless a feature space may be called so."""
+    kind, _, rest = name.partition(":")
+    if kind in _ALONE:
+        known = not rest
+    elif kind in ("xrv", "onnx"):
+        known = bool(rest)
+    else:
+        known = kind in ("inception", "rad-dino") or bool(_MODULE.fullmatch(rest if kind == "module" else name))
+    if not known:
+        raise InputError(f"features (={name!r}) must be one of {', '.join(SPACES)}")

@@ -17,7 +17,7 @@ from expressivegan.evaluation.memorisation.inputs import (
     checked_labels,
     checked_patients,
 )
-from expressivegan.evaluation.memorisation.membership import Membership, attack
+from expressivegan.evaluation.memorisation.membership import Membership, attack, equal_mix
 from expressivegan.evaluation.memorisation.permutation import ALPHA, EqualPools
 from expressivegan.evaluation.memorisation.words import notes, verdict
 from expressivegan.intervals import Interval, plain
@@ -229,7 +229,8 @@ def _report(
         progress=lambda done: progress(len(generated) + done, of, "membership inference"),
     ).likeness[:, 0]
     attack_seed = derive_seed(seed, "evaluation.memorisation.attack")
-    membership = attack(score, searched.member, owner.astype(str), attack_seed)
+    alike = equal_mix(real_labels[order], searched.member, np.random.default_rng(attack_seed))
+    membership = attack(score[alike], searched.member[alike], owner[alike].astype(str), attack_seed)
     rows = {} if labels is None else by_class(searched, labels, real_labels[order], score, names, odds, seed)
     flagged = every.excess.p_value < ALPHA
     return MemorisationReport(
