@@ -165,7 +165,12 @@ def test_a_run_keeps_its_teacher(phantoms: ImageSet, guide: Guide, tmp_path: Pat
     for name, second in (("second", other), ("none", None)):
         with pytest.raises(InputError, match=rf"teacher \(={name}\) is not the one .*\(first\)"):
             go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", second, teacher_name=name, resume=True)
-    assert go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", guide, resume=True).images == 20
+    assert (
+        go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", guide, teacher_name="elsewhere", resume=True).images
+        == 20
+    )
+    with pytest.warns(UserWarning, match=r"weights of the teacher \(first\) are not those"):
+        go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", other, teacher_name="first", resume=True)
 
 
 def test_only_the_newest_checkpoints_are_kept(phantoms: ImageSet, tmp_path: Path) -> None:

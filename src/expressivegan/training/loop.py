@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,19 @@ def calibrate(
         trial.step(lambda terms: None)
     rate = torch.tensor(rounds * config.batch / (time.perf_counter() - start), dtype=torch.float64)
     return float(fabric.broadcast(rate))
+
+
+def _check_teacher(settings: Mapping[str, Any], name: str | None, digest: str | None) -> None:
+    """Refuses to go on with another teacher. One of the same name may differ in the last bit, on another processor."""
+    was = settings.get("teacher")
+    if settings.get("teacher_hash", digest) == digest:
+        return
+    if name != was or digest is None:
+        raise InputError(
+            f"teacher (={name}) is not the one that this run was guided by ({was}); resume without naming one, or "
+            "start a new run"
+        )
+    warnings.warn(f"the weights of the teacher ({name}) are not those that this run began with", stacklevel=3)
 
 
 @contextmanager
@@ -176,11 +189,7 @@ def train(
             raise CheckpointError(f"{out} has no checkpoint yet; start again without --resume")
         last_good = found[0]
         run.load_state_dict(found[1])
-        if folder.settings().get("teacher_hash", teacher_hash) != teacher_hash:
-            raise InputError(
-                f"teacher (={teacher_name}) is not the one that this run was guided by ("
-                f"{folder.settings().get('teacher')}); resume without naming one, or start a new run"
-            )
+        _check_teacher(folder.settings(), teacher_name, teacher_hash)
         if lead:
             folder.forget_after(run.seen)
             folder.update({"config": config.to_json()})  # it may have been made longer
