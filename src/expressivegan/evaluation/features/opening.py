@@ -54,7 +54,7 @@ def open_space(
     check_space(name)
     kind, _, rest = name.partition(":")
     step: Progress | None = None if progress is None else lambda done, total, _: progress(done, total)
-    if kind in _ALONE and not rest:
+    if kind in _ALONE:
         if images is None:
             raise InputError(f"features (={name!r}) are fitted on the judge group, but images is None; pass them")
         if kind == "selfsup":
@@ -62,13 +62,13 @@ def open_space(
         if labels is None or not classes:
             raise InputError(f"features (={name!r}) need labels and classes of the judge group; pass them, or selfsup")
         return JudgeClassifier.fit(images, labels, classes, recipe=judge_recipe, seed=seed, cache=cache, progress=step)
-    if kind == "xrv" and rest:
+    if kind == "xrv":
         return open_xrv(rest)
     if kind == "inception":
         return open_inception(Path(rest) if rest else None)
     if kind == "rad-dino":
         return open_rad_dino(Path(rest) if rest else None)
-    if kind == "onnx" and rest:
+    if kind == "onnx":
         return open_onnx(Path(rest))
     return open_module(*(rest if kind == "module" else name).split(":"))
 
