@@ -15,6 +15,11 @@ LINE_EVERY = 20.0  # seconds, where there is no terminal
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
 
+def say(text: str, style: str | None = None) -> None:
+    """A line on standard error with names and paths of the user's in it: never wrapped, never read as markup."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yields a function to call with (done, total, a few words)."""

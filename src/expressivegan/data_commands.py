@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from expressivegan.checkpoint import new_directory
-from expressivegan.console import console, progress_bar
+from expressivegan.console import console, progress_bar, say
 from expressivegan.data import ImageSet, Manifest, load_images
 from expressivegan.data import prepare as prepare_data
 from expressivegan.data.cache import cache_root
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-def _say(text: str, style: str | None = None) -> None:
-    """A line with names and paths of the user's in it: never wrapped, never read as markup."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
-
-
 def show(source: str, out: Path | None, patient_regex: str | None, classes: str | None, seed: int) -> None:
     """Prints classes × groups and the rejected files; writes the manifest."""
     _check_out(out, source)
@@ -40,7 +35,7 @@ def show(source: str, out: Path | None, patient_regex: str | None, classes: str 
     data_table(images)
     if out is not None:
         images.manifest.write(out)
-        _say(f"manifest: {out}")
+        say(f"manifest: {out}")
 
 
 def _check_out(out: Path | None, source: str) -> None:
@@ -75,9 +70,9 @@ def data_table(images: ImageSet) -> None:
 def _rejected(manifest: Manifest) -> None:
     for item in manifest.rejected[:_SHOWN]:
         path = item.path.encode("utf-8", "replace").decode()
-        _say(f"left out: {path}: {item.reason}", "yellow")
+        say(f"left out: {path}: {item.reason}", "yellow")
     if len(manifest.rejected) > _SHOWN:
-        _say(f"… and {len(manifest.rejected) - _SHOWN} more; the manifest lists them all")
+        say(f"… and {len(manifest.rejected) - _SHOWN} more; the manifest lists them all")
 
 
 def doctor(
@@ -104,7 +99,7 @@ def doctor(
         write_json(diagnosis, out / "doctor.json")
         write_html(diagnosis, out / "doctor.html")
     print_diagnosis(diagnosis, console)
-    _say(f"page: {out / 'doctor.html'}\ndata: {out / 'doctor.json'}")
+    say(f"page: {out / 'doctor.html'}\ndata: {out / 'doctor.json'}")
     return int(fail_on != "never" and SEVERITIES.index(diagnosis.worst()) <= SEVERITIES.index(fail_on))
 
 
@@ -155,7 +150,7 @@ def fix(
         if not gone:
             raise InputError(f"--undo finds no such change in {source}; it has {len(manifest.changes)} changes in all")
         restored.write(out)
-        _say(f"{gone} changes taken back, {len(restored.changes)} left; manifest: {out}")
+        say(f"{gone} changes taken back, {len(restored.changes)} left; manifest: {out}")
         return
     wanted: dict[str, Any] = {"duplicates": (), "same_patient": (), "leaks": leaks, "markers": {}}
     if report is not None:
@@ -163,13 +158,13 @@ def fix(
         wanted |= plan.arguments()
         wanted["leaks"] |= leaks
         if wanted["markers"] and not mask_markers:
-            _say(f"markers of {len(wanted['markers'])} images are left; --markers paints over them")
+            say(f"markers of {len(wanted['markers'])} images are left; --markers paints over them")
             wanted["markers"] = {}
         asked = {"border-shortcut": bool(border), "geometry-shortcut": geometry or aspect is not None}
         for note in plan.notes:
             if asked.get(note.split(":")[0]):
                 continue
-            _say(f"note: {note}")
+            say(f"note: {note}")
     elif mask_markers:
         from expressivegan.data.doctor import Case, markers
 
@@ -181,7 +176,7 @@ def fix(
     fixed = repair(manifest, **wanted, leaks_to=leaks_to, border=border, geometry=geometry, aspect=aspect)
     made = fixed.changes[len(manifest.changes) :]
     if not made:
-        _say("nothing to repair: the manifest is written as it was")
+        say("nothing to repair: the manifest is written as it was")
     table = Table(title=f"{len(made)} changes, {len(fixed.records)} of {len(manifest.records)} images left")
     for name in ("kind", "images", "for example", "why"):
         table.add_column(name)
@@ -189,7 +184,7 @@ def fix(
         table.add_row(row.kind, str(row.images), escape(row.example), escape(row.why))
     fixed.write(out)
     console.print(table)
-    _say(f"manifest: {out} (give it wherever a folder may stand)")
+    say(f"manifest: {out} (give it wherever a folder may stand)")
 
 
 def prepare(
@@ -205,11 +200,11 @@ def prepare(
     _check_out(out, source)
     made = prepare_data(source, resolutions, fit=fit, patient_regex=patient_regex, classes=classes, seed=seed)
     _rejected(made.manifest)
-    _say(str(made))
-    _say(f"cache: {cache_root()}")
+    say(str(made))
+    say(f"cache: {cache_root()}")
     if out is not None:
         made.manifest.write(out)
-        _say(f"manifest: {out}")
+        say(f"manifest: {out}")
 
 
 def download(name: str, out: Path) -> None:
@@ -217,4 +212,4 @@ def download(name: str, out: Path) -> None:
     from expressivegan.data.download import download as fetch
 
     path = fetch(name, out)
-    _say(f"data set: {path}\nnext: expressivegan data doctor {path}")
+    say(f"data set: {path}\nnext: expressivegan data doctor {path}")

@@ -11,6 +11,8 @@ from expressivegan.errors import InputError
 from expressivegan.intervals import Floats, Interval, Ints, draw_weights, plain
 
 _FAR = 0.05  # by which accuracy must surely differ from that on real images to be worth a sentence
+QUIET = f"no class is surely more than {100 * _FAR:.0f} points from real images"
+"""What no warning means."""
 _LEAST = 10  # real images of a class
 _LEAST_MADE = 30  # with fewer, intervals are too narrow: one honest set in three would be accused
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from expressivegan.evaluation import agreement, shortcuts
 from expressivegan.evaluation.testlog import ordinal
 
 FORMAT = "expressivegan-evaluation"
@@ -14,10 +15,7 @@ _FAR_FROM_FLOOR = 3.0  # times
 _LOW_RECALL = 0.6  # of the floor
 _LOW_DIVERSITY = 0.85  # of real
 _MORE_TWINS = 0.05  # share
-_QUIET = {
-    "agreement": "no class is surely more than 5 points from real images",
-    "shortcuts": "neither frame nor proportions surely tell the label 0.05 of AUC better than in real images",
-}
+_QUIET = {"agreement": agreement.QUIET, "shortcuts": shortcuts.QUIET}
 """What it takes to be named as a fault, said where nothing is: small differences stand in the figures all the same."""
 
 

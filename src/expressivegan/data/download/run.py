@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from expressivegan.console import say
 from expressivegan.data.download.check import fault, introduction, keep_licence, writing
 from expressivegan.data.download.fetch import Fetch
 from expressivegan.data.download.homes import HOMES, Home
-from expressivegan.data.download.talk import say, silent
+from expressivegan.data.download.talk import silent
 from expressivegan.errors import DataError, ExpressiveGANError, InputError
 
 

@@ -7,14 +7,9 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from expressivegan.console import LINE_EVERY, console
+from expressivegan.console import LINE_EVERY, console, say
 
 MB = 1_000_000
-
-
-def say(line: str) -> None:
-    """One line on standard error."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def silent(line: str) -> None:
