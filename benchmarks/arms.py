@@ -71,13 +71,6 @@ _GUIDANCE: dict[str, Settings] = {
     ),
 }
 
-_PLANTED: dict[str, Settings] = {
-    "default": {},
-    "gamma 0.5 every 8 steps": {"gamma": 0.5, "gamma_end": 0.5, "penalty_every": 8},
-    "rate x 30": {"rate": 6e-3, "rate_end": 6e-3},
-    "gamma 0": {"gamma": 0.0},
-}
-
 # The original's loop, tuned: a baseline deserves the same care.
 _DCGAN: dict[str, Settings] = {
     name: {"preset": "dcgan"} | changes
@@ -94,7 +87,7 @@ _DCGAN: dict[str, Settings] = {
     }.items()
 }
 
-ARMS = {"recipe": _RECIPE, "guidance": _GUIDANCE, "planted": _PLANTED, "dcgan": _DCGAN}
+ARMS = {"recipe": _RECIPE, "guidance": _GUIDANCE, "dcgan": _DCGAN}
 """Name of a table → name of an arm → what it changes in `preset`, or in cpu-64."""
 
 
