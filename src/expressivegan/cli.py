@@ -14,7 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg, subcommand
 from expressivegan.cli_data import Data
 from expressivegan.config import PRESETS, STARTED, TeachConfig, TrainConfig, preset
 from expressivegan.console import console
-from expressivegan.devices import Device
+from expressivegan.devices import Device, keep_freed_memory
 from expressivegan.errors import ExpressiveGANError, InputError, Stopped
 from expressivegan.weights import shipped_models
 
@@ -380,6 +380,7 @@ def _check_data_command(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `expressivegan`. Returns 0, 1 for data worse than allowed, 2 for a mistake, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     warnings.showwarning = lambda message, *a, **k: console.print(f"[yellow]warning:[/yellow] {escape(str(message))}")
     try:
         _check_data_command(argv)

@@ -1,5 +1,6 @@
 """Device, precision and processes, by Lightning Fabric."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "64-true"]
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
 def fast_bf16(device: str) -> bool:
@@ -53,6 +56,22 @@ def resolve_device(device: Device) -> str:
 def resolve_precision(precision: Precision, device: str) -> Precision:
     """`auto` becomes bf16-mixed where the hardware has it, else 32-true."""
     return ("bf16-mixed" if fast_bf16(device) else "32-true") if precision == "auto" else precision
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep freed memory, up to half a GiB, for the next tensors; does nothing with another C library.
+
+    By default it gives the top of its heap back to the system after every batch, and gets it again for the next, page
+    by page: a quarter of the time of a generator on CPUs (docs/benchmarks.md). The whole process is changed, so
+    programs decide, not libraries: `expressivegan` calls this first.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # its largest; setting the other one alone would freeze it at 128 KiB
+        mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)
+        mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
 def peak_gib() -> float | None:
