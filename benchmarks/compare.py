@@ -31,7 +31,7 @@ from expressivegan.atomic import write_text
 from expressivegan.checkpoint import read_json
 from expressivegan.console import progress_bar
 from expressivegan.data import ImageSet, load_images
-from expressivegan.errors import ExpressiveGANError, InputError
+from expressivegan.errors import InputError
 from expressivegan.evaluation import (
     Evaluation,
     Generated,
@@ -298,35 +298,31 @@ def main(argv: list[str] | None = None, **recipes: Any) -> int:
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="runs, what is kept, compare.json")
     options = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 190)
-    try:
-        runs = {}
-        for given in options.run:
-            name, equals, path = given.partition("=")
-            if not (name and equals and Path(path).exists()) or name in (REAL, COPIES):
-                raise InputError(f"--run (={given}) must be NAME=RUN, and RUN a run, a model or a folder of images")
-            runs[name] = Path(path)
-        chosen = [] if options.methods == "none" else options.methods.split(",")
-        missing = [name for name in chosen if name not in runs]
-        if set(missing) - set(METHODS):
-            raise InputError(f"--methods (={options.methods}) must be among {', '.join(METHODS)}, or none")
-        if missing and (options.minutes is None) == (options.kimg is None):
-            raise InputError(f"{', '.join(missing)} must be trained: give either --minutes or --kimg")
-        data = load_images(options.data, RESOLUTION)
-        budget = Budget(options.minutes, options.kimg)
-        trained = {
-            name: ensure_run(name, options.data, data.data_hash, options.out, budget, options.teacher, options.seed)
-            for name in missing
-        }
-        runs = {name: (trained | runs)[name] for name in dict.fromkeys([*chosen, *runs])}
-        options.out.mkdir(parents=True, exist_ok=True)
-        found = compare(data, runs, options.out, options.num, options.seed, **recipes)
-        faults = show(found, console)
-        found["cpu_minutes"] = cpu_minutes(options.out)
-        found["faults"] = faults
-        write_text(options.out / "compare.json", json.dumps(plain(found), indent=1, ensure_ascii=False) + "\n")
-    except (ExpressiveGANError, OSError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
+    runs = {}
+    for given in options.run:
+        name, equals, path = given.partition("=")
+        if not (name and equals and Path(path).exists()) or name in (REAL, COPIES):
+            raise InputError(f"--run (={given}) must be NAME=RUN, and RUN a run, a model or a folder of images")
+        runs[name] = Path(path)
+    chosen = [] if options.methods == "none" else options.methods.split(",")
+    missing = [name for name in chosen if name not in runs]
+    if set(missing) - set(METHODS):
+        raise InputError(f"--methods (={options.methods}) must be among {', '.join(METHODS)}, or none")
+    if missing and (options.minutes is None) == (options.kimg is None):
+        raise InputError(f"{', '.join(missing)} must be trained: give either --minutes or --kimg")
+    data = load_images(options.data, RESOLUTION)
+    budget = Budget(options.minutes, options.kimg)
+    trained = {
+        name: ensure_run(name, options.data, data.data_hash, options.out, budget, options.teacher, options.seed)
+        for name in missing
+    }
+    runs = {name: (trained | runs)[name] for name in dict.fromkeys([*chosen, *runs])}
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = compare(data, runs, options.out, options.num, options.seed, **recipes)
+    faults = show(found, console)
+    found["cpu_minutes"] = cpu_minutes(options.out)
+    found["faults"] = faults
+    write_text(options.out / "compare.json", json.dumps(plain(found), indent=1, ensure_ascii=False) + "\n")
     for name, minutes in found["cpu_minutes"].items():
         console.print(f"{name}: {minutes:.1f} minutes of processor time for training", highlight=False)
     for fault in faults:
