@@ -9,9 +9,7 @@ Six arms, interleaved, medians of rounds; images per second of whole training st
 - free: ours in the last fifth of a run, with styles drawn apart from labels, the lesion critic, and drawn ellipses
 - unguided: preset unguided, the same networks without a teacher
 
-It also prints how many images a second `generate` makes, with their maps, and how many milliseconds one image takes,
-both in fp32 and in bf16; the share of our step that goes into drawing the inputs (data and CAM reading); and the peak
-of memory.
+It also prints the share of our step that goes into drawing the inputs (data and CAM reading), and the peak of memory.
 The teacher's weights are fresh, since its cost does not depend on them. --check exits with 1 unless the share is
 below 3% and the memory below 4 GiB.
 """
@@ -22,7 +20,6 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import torch
@@ -30,8 +27,7 @@ from ending import leave
 
 from expressivegan import CXR_CAM_Teacher, ImageSet, load_images
 from expressivegan.config import TrainConfig, preset
-from expressivegan.devices import Precision, make_fabric, peak_gib
-from expressivegan.synthesis import generate
+from expressivegan.devices import make_fabric, peak_gib
 from expressivegan.training import Guide
 from expressivegan.training.build import make_networks
 from expressivegan.training.guidance import fold_norms
@@ -40,7 +36,6 @@ from expressivegan.training.steps import Batch
 
 MOST_DRAWING = 0.03
 MOST_GIB = 4.0
-PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 
 
 class TimedRun(Run):
@@ -123,15 +118,6 @@ def make_arm(
     return Arm(run, sum(p.numel() for n in (run.nets.G, run.nets.D) for p in n.parameters()))
 
 
-def generation(run: Run, count: int, precision: Precision) -> float:
-    """Seconds in which so many images of the averaged generator are made."""
-    model: Any = run.ema.model
-    start = time.perf_counter()
-    for _ in generate(model, range(count), device=str(run.fabric.device), precision=precision):
-        pass
-    return time.perf_counter() - start
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="phantom", help="folder of X-rays, manifest, or phantom[:COUNT]")
@@ -166,14 +152,9 @@ def main() -> int:
         arm.advance(min(period, lengths[name]))
         arm.rates.clear()
         arm.drawn.clear()
-    made: dict[tuple[int, Precision], list[float]] = {}
     for _ in range(options.rounds):
         for name, arm in arms.items():
             arm.advance(lengths[name])
-        for count, precision in product((256, 1), PRECISIONS):
-            generation(arms["ours"].run, min(count, 64), precision)  # the first of a shape prepares its kernels
-            times = [generation(arms["ours"].run, count, precision) for _ in range(5)]
-            made.setdefault((count, precision), []).extend(times)
 
     def ratio(name: str) -> float:
         pairs = zip(arms["ours"].rates, arms[name].rates, strict=True)
@@ -193,8 +174,6 @@ def main() -> int:
         "ratio_to_uncached_fp32": ratio("uncached"),
         "ratio_to_free": ratio("free"),
         "ratio_to_unguided": ratio("unguided"),
-        "generated_per_second": {p: round(256 / statistics.median(made[256, p]), 1) for p in PRECISIONS},
-        "milliseconds_of_one_image": {p: round(1e3 * statistics.median(made[1, p]), 2) for p in PRECISIONS},
         "share_of_drawing": round(share, 4),
         "peak_gib_ours_alone": None if alone is None else round(alone, 2),
         "peak_gib_all_arms": None if alone is None else round(peak_gib() or alone, 2),
