@@ -63,8 +63,13 @@ _GUIDANCE: dict[str, Settings] = {
     # M needs a limit of its area, or the map that costs least is the one that is everywhere
     "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
     "logits": _only("logit_weight"),
+    "D matching and logits": _only("cam_weight_d", "logit_weight"),
     "none, rate 4e-4": _OFF | {"rate": 4e-4},
     "all, rate 4e-4": {"rate": 4e-4},
+    "all, rate 4e-4, detail from 10 kimg": {"rate": 4e-4, "detail_kimg": 10.0},
+    "none, rate 4e-4, detail from 10 kimg": _OFF | {"rate": 4e-4, "detail_kimg": 10.0},
+    "D matching and logits, rate 4e-4, detail from 10 kimg": _only("cam_weight_d", "logit_weight")
+    | {"rate": 4e-4, "detail_kimg": 10.0},
     "all but free pairs, rate 4e-4": {"rate": 4e-4, "free_share": 0.0, "steer_drawn": 0.0},
     "acting maps": _only(
         "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"

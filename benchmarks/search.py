@@ -39,6 +39,7 @@ from arms import ARMS, arm
 from ending import leave
 from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -255,8 +256,9 @@ def draw(results: Results, path: Path) -> None:
         axis.grid(axis="y", alpha=0.3)
         if title == "fid":
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_yticks(range(len(arms)), list(arms))
             axis.invert_yaxis()
             axis.legend(fontsize=8)
