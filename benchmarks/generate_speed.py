@@ -17,7 +17,11 @@ from collections import defaultdict
 
 from ending import leave
 
+from expressivegan.checkpoint import open_model
 from expressivegan.devices import Precision, fast_bf16, keep_freed_memory
+from expressivegan.models import GeneratorWithCAMGuidance
+from expressivegan.synthesis import generate
+from expressivegan.weights import find_model
 
 IMAGES = 1024
 SINGLES = 40
@@ -27,11 +31,6 @@ def measure(model: str, precision: Precision, keep: bool) -> dict[str, float]:
     """In this process."""
     if keep:
         keep_freed_memory()
-    from expressivegan.checkpoint import open_model
-    from expressivegan.models import GeneratorWithCAMGuidance
-    from expressivegan.synthesis import generate
-    from expressivegan.weights import find_model
-
     network = open_model(GeneratorWithCAMGuidance, find_model(model) / "generator").eval()
 
     def seconds(count: int) -> float:
