@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expressivegan.checkpoint import new_directory, read_json, state_hash
-from expressivegan.console import console, progress_bar
+from expressivegan.console import console, progress_bar, say
 from expressivegan.data import load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data.decode import UnusableError, load_pixels, read_bytes
@@ -104,7 +104,7 @@ def counterfactual(
         )  # fmt: skip
     for note in notes:
         console.print(note, highlight=False, markup=False, style="yellow")
-    console.print(f"{num} counterfactuals: {table}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{num} counterfactuals: {table}")
 
 
 def _child(

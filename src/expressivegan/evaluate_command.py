@@ -13,7 +13,7 @@ from rich.table import Table
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import new_directory, read_json
-from expressivegan.console import console, progress_bar
+from expressivegan.console import console, progress_bar, say
 from expressivegan.data import load_images
 from expressivegan.data.decode import Fit
 from expressivegan.errors import ExpressiveGANError, InputError
@@ -102,7 +102,7 @@ def evaluate(
         write_text(out / "results.csv", _csv(results["sections"]))
         write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _show(results)
-    console.print(f"results: {out / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+    say(f"results: {out / 'results.json'}")
 
 
 def _check_arguments(suite: str, images: str | None, num: int | None, features: Sequence[str], seed: int) -> None:
@@ -127,9 +127,7 @@ def _remove_results(out: Path) -> None:
     """Takes away the results that stand there, which may be another model's; not what sections are kept for."""
     if (out / "results.json").exists():
         earlier = read_json(out / "results.json").get("generated", {}).get("source")
-        console.print(
-            f"the earlier results in {out}, of {earlier}, are replaced", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"the earlier results in {out}, of {earlier}, are replaced")
     for name in ("results.json", "results.csv"):
         (out / name).unlink(missing_ok=True)
     remove_figures(out)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from expressivegan.checkpoint import new_directory
-from expressivegan.console import console, progress_bar
+from expressivegan.console import console, progress_bar, say
 from expressivegan.devices import Device
 from expressivegan.errors import InputError
 from expressivegan.explain import Method, open_explainer, write_explanations
@@ -58,12 +58,12 @@ def explain(
         console.print(f"and {len(report['images']) - _MOST_ROWS} more, in {FILE}")
     warned = [(row["name"], sentence) for row in report["images"] for sentence in row["warnings"]]
     for name, sentence in warned[:_MOST_ROWS]:
-        console.print(f"warning: {name}: {sentence}", highlight=False, markup=False, style="yellow", soft_wrap=True)
+        say(f"warning: {name}: {sentence}", "yellow")
     if len(warned) > _MOST_ROWS:
         console.print(f"and {len(warned) - _MOST_ROWS} more warnings, in {FILE}")
     for note in report["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False, style="yellow")
     for entry in report["rejected"]:
         reason = f"{entry['name']}: {entry['reason']}"
-        console.print(f"not explained: {reason}", highlight=False, markup=False, style="yellow", soft_wrap=True)
-    console.print(f"explanations: {out / FILE}", highlight=False, markup=False, soft_wrap=True)
+        say(f"not explained: {reason}", "yellow")
+    say(f"explanations: {out / FILE}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from expressivegan.console import console, progress_bar
+from expressivegan.console import progress_bar, say
 from expressivegan.devices import Device, resolve_device
 from expressivegan.synthesis import write_images
 
@@ -14,4 +14,4 @@ def generate(model: str | Path, out: Path, num: int, *, device: Device, **how: A
         table = write_images(
             model, out, num, device=resolve_device(device), progress=lambda done, total: bar(done, total, ""), **how
         )
-    console.print(f"{num} images: {table}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{num} images: {table}")
