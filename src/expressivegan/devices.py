@@ -62,8 +62,8 @@ def keep_freed_memory() -> None:
     """Has glibc keep freed memory, up to half a GiB, for the next tensors; does nothing with another C library.
 
     By default it gives the top of its heap back to the system after every batch, and gets it again for the next, page
-    by page: a quarter of the time of a generator on CPUs (docs/benchmarks.md). The whole process is changed, so
-    programs decide, not libraries: `expressivegan` calls this first.
+    by page: a sixth to a third of the time of a generator on CPUs (docs/benchmarks.md). The whole process is changed,
+    so programs decide, not libraries: `expressivegan` calls this first.
     """
     if sys.platform != "linux":
         return
