@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from asked import among, claim
 from ending import leave
 from judging import SPACES, Judging, line
 from rich.table import Table
@@ -36,7 +37,7 @@ from expressivegan.config import TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
-from expressivegan.errors import InputError, TrainingError
+from expressivegan.errors import TrainingError
 from expressivegan.health import health_check
 from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
@@ -121,15 +122,12 @@ def main() -> int:
     images = load_images(options.data, 64)
     teacher = open_teacher(options.teacher)
     asked = {"kimg": options.kimg, "data": images.data_hash, "teacher": state_hash(teacher)}
-    if kept.setdefault("asked", asked) != asked:
-        raise InputError(f"--out (={options.out}) holds other runs ({kept['asked']}); choose another folder")
+    claim(kept, "asked", asked, options.out)
     results = kept.setdefault("runs", {})
     fold_norms(teacher.backbone)
     guide = Guide(teacher, images.classes, images.reference)
     table = arms(images, options.kimg)
-    strange = set(options.only) - set(table)
-    if strange:
-        raise InputError(f"--only (={', '.join(strange)}) must be among {', '.join(table)}")
+    among("--only", options.only, table)
     judging = Judging(images)
     for name in options.only or table:
         if name in results:

@@ -36,6 +36,7 @@ from typing import Any
 
 import torch
 from arms import ARMS, arm
+from asked import among, claim
 from ending import leave
 from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
@@ -148,16 +149,13 @@ def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int
 def search(options: argparse.Namespace, results: Results) -> None:
     """Runs what is missing; `results` is kept as it grows."""
     table = ARMS[options.arms]
-    strange = set(options.only) - set(table)
-    if strange:
-        raise InputError(f"--only (={', '.join(strange)}) must be among {', '.join(table)}")
+    among("--only", options.only, table)
     chosen = {name: table[name] for name in options.only or table}
     images = load_images(options.data, RESOLUTION)
     unit, rungs = ("kimg", options.kimg) if options.kimg else ("minutes", options.rungs)
     teacher = open_teacher(options.teacher)
     asked = {"arms": options.arms, "data": images.data_hash, "teacher": state_hash(teacher), unit: max(rungs)}
-    if results.setdefault("search", asked) != asked:
-        raise InputError(f"--out (={options.out}) holds another search ({results['search']}); choose another folder")
+    claim(results, "search", asked, options.out)
     fold_norms(teacher.backbone)
     guide = Guide(teacher, images.classes, images.reference)
 
@@ -332,8 +330,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--out (={options.out}) holds no search yet; start one with --data and --teacher")
     results = merge(results, options.also)
     known = ARMS[results["search"]["arms"]]
-    if options.against not in (None, *known):
-        raise InputError(f"--against (={options.against}) must be among {', '.join(known)}")
+    among("--against", [options.against] if options.against else [], known)
     if results.get("figures"):
         draw(results, options.out / "search.png")
     show(results, Console(width=None if sys.stdout.isatty() else 150), options.against)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from asked import claim
 from ending import leave
 from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
@@ -63,8 +64,7 @@ def judge(runs: Mapping[str, Path], options: argparse.Namespace, results: Result
     config = TrainConfig.from_json(read_json(next(iter(runs.values())) / "settings.json")["config"])
     images = load_images(options.data, config.resolution, fit=config.fit)
     asked = {"data": images.data_hash, "resolution": config.resolution}
-    if results.setdefault("judged", asked) != asked:
-        raise InputError(f"--out (={options.out}) holds other data or another resolution: {results['judged']}")
+    claim(results, "judged", asked, options.out)
     judging = Judging(images)
     for name, run in runs.items():
         rows = results.setdefault("runs", {}).setdefault(name, {})

@@ -90,8 +90,8 @@ def test_rungs_of_images_are_alike_for_all_arms(
     asks = ["--data", "x", "--teacher", "t", "--arms", "guidance", "--only", "all", "none", "--out", str(tmp_path)]
     assert search.main([*asks, "--kimg", "0.5", "1", "--keep", "1"]) == 0
     assert asked == [(f"{name}, seed 0", 1.0, target) for target in (500, 1000) for name in ("all", "none")]
-    with pytest.raises(InputError, match="holds another search"):
+    with pytest.raises(InputError, match="holds figures of something else"):
         search.main([*asks, "--rungs", "20"])
     monkeypatch.setattr(search, "open_teacher", lambda *_: tiny_teacher(seed=1))
-    with pytest.raises(InputError, match="holds another search"):
+    with pytest.raises(InputError, match="holds figures of something else"):
         search.main([*asks, "--kimg", "0.5", "1", "--keep", "1"])
