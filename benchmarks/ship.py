@@ -65,7 +65,8 @@ def pack(run: Path, name: str, data: str, results: Path | None, root: Path = ROO
         save_model(network, folder / "generator", card.replace("(samples.png)", "(../samples.png)"), of_generator)
         save_model(discriminator, folder / "discriminator", _part_card(name, card), of_generator)
         words = (teacher_folder(run, settings) / "README.md").read_text(encoding="utf-8")
-        save_model(teacher, folder / "teacher", f"{words.rstrip()}\n\n{_RIGHTS}", of_teacher)
+        words = words.removesuffix(_RIGHTS).rstrip()  # a teacher that came with the package has them already
+        save_model(teacher, folder / "teacher", f"{words}\n\n{_RIGHTS}", of_teacher)
         own = without_paths({k: v for k, v in settings.items() if k != "device"})
         write_text(folder / "settings.json", json.dumps(own | {"teacher": None}, indent=2) + "\n")  # null: ./teacher
         if explainer.baseline is not None:

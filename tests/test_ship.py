@@ -127,3 +127,11 @@ def test_packing_again_replaces(run: Path, tmp_path: Path) -> None:
     ship.pack(run, "tiny", DATA, None, tmp_path / "weights")
     assert not (folder / "stray.txt").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_the_rights_of_a_packed_teacher_are_said_once(run: Path, tmp_path: Path) -> None:
+    first = ship.pack(run, "tiny", DATA, None, tmp_path / "weights")
+    settings = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps(settings | {"teacher": str(first / "teacher")}))
+    again = ship.pack(run, "again", DATA, None, tmp_path / "weights")
+    assert (again / "teacher/README.md").read_text() == (first / "teacher/README.md").read_text()
