@@ -83,6 +83,24 @@ def test_a_generator_that_repeats_itself(marked: ImageSet) -> None:
     assert warning.count("has collapsed") == 3
 
 
+def test_a_class_that_begins_to_repeat_itself(marked: ImageSet) -> None:
+    """A fifth of the images of one class twice: no collapse yet, so it is said where it stays."""
+    check = health_check(marked, guide())
+    assert check is not None
+    images, labels = made(marked)
+    whole = images.copy()
+    rows = np.flatnonzero(labels == 1)
+    tenth = len(rows) // 10
+    images[rows[:tenth]] = images[rows[tenth : 2 * tenth]]
+    assert check(images, labels)[1] is None
+    warning = check(images, labels)[1]
+    assert warning is not None
+    assert warning.startswith(f"{marked.classes[1]} repeats itself: ")
+    assert "collapsed" not in warning
+    assert check(whole, labels)[1] is None
+    assert check(images, labels)[1] is None
+
+
 def test_shuffled_labels_are_told_before_training(marked: ImageSet) -> None:
     shuffled = replace(marked, labels=np.random.default_rng(0).permutation(marked.labels))
     with console.capture() as capture:

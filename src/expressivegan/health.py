@@ -1,6 +1,6 @@
 """Is a run in training healthy? Whether its images repeat each other, and whether images, labels and teacher agree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from expressivegan.training import Guide
 LEAST_IMAGES = 8
 """Of each class among the judge patients, below which nothing is said."""
 _HARDLY = 0.15  # of the way from chance to certainty: a teacher below tells the labels hardly better than a coin
+_REPEATED = 0.1  # more images with a near-twin than among real ones, in two checks running; healthy runs: 0.06 at most
 _LOST = 0.25  # of the way from chance to real images: made images below do not show their labels
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,8 +29,9 @@ Check = Callable[[Pixels, Ints], tuple[dict[str, float], str | None]]
 def health_check(images: ImageSet, guide: Guide | None) -> Check | None:
     """What to ask of made images (N, H, W) and their labels now and then: figures, and a warning or None.
 
-    The diversity of each class against that of the judge patients (`collapse_report`), and with a teacher of these
-    classes `agreement`: the mean over the classes of the share in which it sees the label, beside `agreement_real`.
+    The diversity of each class against that of the judge patients (`collapse_report`; and near-twins that stay over two
+    checks, before they are enough for a collapse), and with a teacher of these classes `agreement`: the mean over the
+    classes of the share in which it sees the label, beside `agreement_real`.
     None where the judge patients are too few. Says so at once if the teacher does not see the labels of real images.
     """
     chosen = images.indices("judge")
@@ -45,7 +47,10 @@ def health_check(images: ImageSet, guide: Guide | None) -> Check | None:
             "are the labels right, and was the teacher fitted on these classes?"
         )
 
+    twins: dict[str, float] = {}  # class → share with a near-twin, where there were too many at the last check
+
     def check(made: Pixels, made_labels: Ints) -> tuple[dict[str, float], str | None]:
+        nonlocal twins
         fake, seen = _look(guide, made)
         figures: dict[str, float] = {}
         warnings = []
@@ -62,8 +67,16 @@ def health_check(images: ImageSet, guide: Guide | None) -> Check | None:
             found = None  # too few patients to say anything; no reason to stop a run
         if found is not None:
             figures |= found.figures
+            last, twins = twins, _too_many_twins(found.figures, images.classes)
             if found.warning is not None:
                 warnings.append(found.warning)
+            else:
+                warnings += [
+                    f"{name} repeats itself: {twins[name]:.0%} of its images have a near-twin, {last[name]:.0%} at the "
+                    f"check before ({found.figures[f'{name}/duplicate_rate_real']:.0%} among real images)"
+                    for name in last
+                    if name in twins
+                ]
         if warnings:
             _warn("; ".join(warnings))
         return figures, "; ".join(warnings) or None
@@ -73,6 +86,12 @@ def health_check(images: ImageSet, guide: Guide | None) -> Check | None:
 
 def _warn(text: str) -> None:
     console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False)
+
+
+def _too_many_twins(figures: Mapping[str, float], classes: Sequence[str]) -> dict[str, float]:
+    """Class → share of its images with a near-twin, where that is much above real images'."""
+    rates = {name: (figures[f"{name}/duplicate_rate"], figures[f"{name}/duplicate_rate_real"]) for name in classes}
+    return {name: made for name, (made, real) in rates.items() if made > real + _REPEATED}
 
 
 def _agreement(seen: Ints, labels: Ints) -> float:
