@@ -344,7 +344,7 @@ def test_terms_that_a_short_run_never_reaches_are_named(tmp_path: Path, capsys: 
     assert "detail_weight (=0.3) does nothing in this run: it begins after 120 thousand images" in said
     assert "logit_weight" not in said
     assert call(*common, "--out", tmp_path / "dry", "--minutes", "0.001", "--dry-run") == 0
-    assert "logit_weight (=0.1) does nothing" in " ".join(capsys.readouterr().err.split())
+    assert "logit_weight (=0.03) does nothing" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused) -> None:
