@@ -330,7 +330,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--out (={options.out}) holds no search yet; start one with --data and --teacher")
     results = merge(results, options.also)
     known = ARMS[results["search"]["arms"]]
-    among("--against", [options.against] if options.against else [], known)
+    if options.against is not None:
+        among("--against", [options.against], known)
     if results.get("figures"):
         draw(results, options.out / "search.png")
     show(results, Console(width=None if sys.stdout.isatty() else 150), options.against)
