@@ -49,35 +49,36 @@ _OFF: Settings = {
     "delta_weight": 0.0, "steer_weight": 0.0, "steer_share": 0.0, "steer_drawn": 0.0, "free_share": 0.0,
 }  # fmt: skip
 _BEGUN: Settings = {"rate": 2e-4, "logit_weight": 0.1, "free_after": 0.8}  # the default when the ablation was begun
-_ALL = preset("cpu-64").config.to_json() | _BEGUN
 
 
 def _only(*names: str) -> Settings:
-    return _OFF | {name: _ALL[name] for name in names}
+    return {name: value for name, value in _OFF.items() if name not in names}
 
 
-_GUIDANCE_CHANGES: dict[str, Settings] = {
-    "all": {},
-    "all but free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
-    "all but free pairs, logits 0.03": {"free_share": 0.0, "steer_drawn": 0.0, "logit_weight": 0.03},
-    "none": _OFF,
-    "D matching": _only("cam_weight_d"),
-    # M needs a limit of its area, or the map that costs least is the one that is everywhere
-    "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
-    "logits": _only("logit_weight"),
-    "D matching and logits": _only("cam_weight_d", "logit_weight"),
-    "none, rate 4e-4": _OFF | {"rate": 4e-4},
-    "all, rate 4e-4": {"rate": 4e-4},
-    "all, rate 4e-4, detail from 10 kimg": {"rate": 4e-4, "detail_kimg": 10.0},
-    "none, rate 4e-4, detail from 10 kimg": _OFF | {"rate": 4e-4, "detail_kimg": 10.0},
-    "D matching and logits, rate 4e-4, detail from 10 kimg": _only("cam_weight_d", "logit_weight")
-    | {"rate": 4e-4, "detail_kimg": 10.0},
-    "all but free pairs, rate 4e-4": {"rate": 4e-4, "free_share": 0.0, "steer_drawn": 0.0},
-    "acting maps": _only(
-        "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"
-    ),
+_GUIDANCE: dict[str, Settings] = {
+    name: _BEGUN | changes
+    for name, changes in {
+        "all": {},
+        "all but free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
+        "all but free pairs, logits 0.03": {"free_share": 0.0, "steer_drawn": 0.0, "logit_weight": 0.03},
+        "none": _OFF,
+        "D matching": _only("cam_weight_d"),
+        # M needs a limit of its area, or the map that costs least is the one that is everywhere
+        "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
+        "logits": _only("logit_weight"),
+        "D matching and logits": _only("cam_weight_d", "logit_weight"),
+        "none, rate 4e-4": _OFF | {"rate": 4e-4},
+        "all, rate 4e-4": {"rate": 4e-4},
+        "all, rate 4e-4, detail from 10 kimg": {"rate": 4e-4, "detail_kimg": 10.0},
+        "none, rate 4e-4, detail from 10 kimg": _OFF | {"rate": 4e-4, "detail_kimg": 10.0},
+        "D matching and logits, rate 4e-4, detail from 10 kimg": _only("cam_weight_d", "logit_weight")
+        | {"rate": 4e-4, "detail_kimg": 10.0},
+        "all but free pairs, rate 4e-4": {"rate": 4e-4, "free_share": 0.0, "steer_drawn": 0.0},
+        "acting maps": _only(
+            "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"
+        ),
+    }.items()
 }
-_GUIDANCE = {name: _BEGUN | changes for name, changes in _GUIDANCE_CHANGES.items()}
 
 # The original's loop, tuned: a baseline deserves the same care.
 _DCGAN: dict[str, Settings] = {
