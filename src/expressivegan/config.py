@@ -265,7 +265,7 @@ class Preset:
 
 
 _CPU_64 = TrainConfig()
-_SLOWER = replace(_CPU_64, rate=2e-4, logit_weight=0.1)  # as these presets were measured
+_SLOWER = replace(_CPU_64, rate=2e-4, logit_weight=0.1)  # not tried with cpu-64's rate and weight
 
 PRESETS: dict[str, Preset] = {
     "cpu-64": Preset(_CPU_64, "64 px, 20 to 45 minutes on two CPU cores, twice that where they lack bfloat16"),
