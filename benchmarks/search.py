@@ -42,8 +42,7 @@ from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
-from rich.table import Table
-from scipy import stats
+from seeds import arms_of, show_arms
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import list_checkpoints, make_directory, read_json, state_hash
@@ -193,46 +192,6 @@ def search(options: argparse.Namespace, results: Results) -> None:
         trials = [t for t in trials if t.name in best or t.name == next(iter(chosen))]  # the first arm is the measure
 
 
-Seeds = dict[int, Mapping[str, float]]
-"""Seed → figures of an arm."""
-
-
-def against(found: Seeds, other: Seeds, name: str) -> str:
-    """How far a figure is from another arm's, with its 95% interval over shared seeds (Student's t, paired).
-
-    FID as a ratio, by its logarithm; anything else as a difference. Empty where there are not two seeds.
-    """
-    both = sorted(set(found) & set(other))
-    ratio = name.endswith("fid")
-    apart = [
-        math.log(found[seed][name] / other[seed][name]) if ratio else found[seed][name] - other[seed][name]
-        for seed in both
-    ]
-    if found is other or len(apart) < 2:
-        return ""
-    middle = statistics.mean(apart)
-    half = stats.t.ppf(0.975, len(apart) - 1) * statistics.stdev(apart) / math.sqrt(len(apart))
-    if ratio:
-        return f"{math.exp(middle):.2f} [{math.exp(middle - half):.2f}, {math.exp(middle + half):.2f}]"
-    return f"{middle:+.2f} ±{half:.2f}"
-
-
-def mean_and_error(found: Seeds, name: str) -> str:
-    """The mean over seeds with its standard error."""
-    values = [figures[name] for figures in found.values()]
-    error = f" ±{statistics.stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{error}"
-
-
-def arms_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Seeds]:
-    """Figures of trials → arm → seed → figures, the arms by their mean score."""
-    arms: dict[str, Seeds] = {}
-    for key, figures in rows.items():
-        name, _, seed = key.rpartition(", seed ")
-        arms.setdefault(name, {})[int(seed)] = figures
-    return dict(sorted(arms.items(), key=lambda item: statistics.mean(f["score"] for f in item[1].values())))
-
-
 def draw(results: Results, path: Path) -> None:
     """The last rung: a dot a seed, a stroke for their mean; real images are at 1, or at 0 for agreement."""
     *_, rows = results["figures"].values()
@@ -266,27 +225,9 @@ def draw(results: Results, path: Path) -> None:
 def show(results: Results, screen: Console, measure: str | None = None) -> None:
     """Two tables a rung: the figures of each arm, and how far they are from those of the arm `measure`."""
     measure = measure or next(iter(ARMS[results["search"]["arms"]]))
+    unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
     for rung, rows in results.get("figures", {}).items():
-        arms = arms_of(rows)
-        unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
-        table = Table(title=f"{rung} {unit}", caption=f"over the floor, in the features of {SPACES}")
-        apart = Table(title=f"against {measure}", caption="95% intervals over seeds; FID as a ratio")
-        for column in ("arm", "seeds", "kimg", "FID", "recall", "coverage", "agreement", "score"):
-            table.add_column(column, no_wrap=column != "arm")
-        spread = [f"{space}/{figure}" for figure in FIGURES for space in SPACES] + ["agreement", "score"]
-        for column in ("arm", *spread):
-            apart.add_column(column, overflow="fold")
-        for name, found in arms.items():
-            both = [" · ".join(mean_and_error(found, f"{space}/{figure}") for space in SPACES) for figure in FIGURES]
-            kimg = f"{statistics.mean(f['images'] for f in found.values()) / 1000:.0f}"
-            last = (mean_and_error(found, "agreement"), mean_and_error(found, "score"))
-            table.add_row(name, str(len(found)), kimg, *both, *last)
-            cells = [against(found, arms.get(measure, {}), figure) for figure in spread]
-            if any(cells):
-                apart.add_row(name, *cells)
-        screen.print(table)
-        if apart.row_count:
-            screen.print(apart)
+        show_arms(arms_of(rows), screen, f"{rung} {unit}", measure)
 
 
 def merge(results: Results, folders: Sequence[Path]) -> Results:

@@ -4,10 +4,15 @@
     python benchmarks/trajectory.py run0 run1 --data DIR --out trajectory             and judges all of them
     python benchmarks/trajectory.py run0 none=run2 --data DIR --kimg 20 60 120 --out trajectory    with names, at these
     python benchmarks/trajectory.py --out trajectory                                  the table and the picture, so far
+    python benchmarks/trajectory.py --out whole --against none                        whole runs, paired by seed (below)
 
 The averaged generator of each checkpoint makes 1,200 images, which are held against reference patients in two feature
 spaces, over what real images of training patients reach (the floor), as in search.py. Runs of one size go into one
 folder. What has been judged is kept in trajectory.json: a killed command goes on where it stopped.
+
+Runs that are called "NAME, seed K" (`"all, seed 0=run0" "none, seed 0=run2" --kimg 1e6`: their last checkpoints) can be
+held against each other by name: `--against` prints means over seeds, and how far each name is from one of them, with
+95% intervals over shared seeds (Student's t, paired).
 """
 
 import argparse
@@ -19,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from asked import claim
+from asked import among, claim
 from ending import leave
 from judging import FIGURES, SPACES, Judging, line
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from seeds import arms_of, show_arms
 
 from expressivegan.atomic import write_text
 from expressivegan.checkpoint import list_checkpoints, load_checkpoint, make_directory, read_json, save_model
@@ -115,6 +121,14 @@ def show(results: Results, screen: Console) -> None:
     screen.print(table)
 
 
+def show_seeds(results: Results, screen: Console, measure: str) -> None:
+    """The last checkpoint of every run that is called after its seed."""
+    last = {name: max(rows.items(), key=lambda row: int(row[0])) for name, rows in results.get("runs", {}).items()}
+    arms = arms_of({name: row | {"images": int(seen)} for name, (seen, row) in last.items() if ", seed " in name})
+    among("--against", [measure], arms)
+    show_arms(arms, screen, "whole runs", measure)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="[NAME=]RUN", help="runs whose checkpoints are judged")
@@ -123,6 +137,9 @@ def main(argv: list[str] | None = None) -> int:
         "--kimg", type=float, nargs="+", default=[], help="the checkpoints nearest to these; default all"
     )
     parser.add_argument("--out", type=Path, required=True, help="trajectory.json and trajectory.png")
+    parser.add_argument(
+        "--against", metavar="NAME", help='the name that others are held against, of runs "NAME, seed K"'
+    )
     options = parser.parse_args(argv)
     torch.set_num_threads(1)  # so that a training beside it keeps its core
     results = read_json(options.out / "trajectory.json")
@@ -136,7 +153,10 @@ def main(argv: list[str] | None = None) -> int:
         judge(runs, options, results)
     if results.get("runs"):
         draw(results, options.out / "trajectory.png")
-    show(results, Console(width=None if sys.stdout.isatty() else 150))
+    screen = Console(width=None if sys.stdout.isatty() else 150)
+    show(results, screen)
+    if options.against is not None:
+        show_seeds(results, screen, options.against)
     return 0
 
 
