@@ -147,7 +147,7 @@ def penalty_gradients(convolution: Convolution, kernel: int, bias: bool, cheap: 
     out = convolution(torch.sin(convolution(x, weight, b, kernel // 2)), second, None, kernel // 2)
     score = out.square().mean(dim=(1, 2, 3))
     if cheap:
-        penalty = gradient_penalty(score, x)
+        penalty, _ = gradient_penalty(score, x)
     else:
         (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3))
@@ -182,7 +182,7 @@ def whole_discriminator() -> dict[str, Tensor]:
     y = torch.tensor([0, 1, 2])
     images = torch.cat([real, fake]).requires_grad_()
     found = D.explain(images, torch.cat([y, y]))
-    loss = relativistic(found.score[:3], found.score[3:]) + 3.0 * gradient_penalty(found.score, images).mean()
+    loss = relativistic(found.score[:3], found.score[3:]) + 3.0 * gradient_penalty(found.score, images)[0].mean()
     loss = loss + nn.functional.cross_entropy(found.class_logits[:3], y) + found.class_maps[:3].square().mean()
     loss.backward()
     return {n: p.grad for n, p in D.named_parameters() if p.grad is not None}
@@ -209,7 +209,7 @@ def test_the_penalty_works_in_bf16() -> None:
     def run(enabled: bool) -> list[Tensor]:
         D, x = tiny_discriminator().train(), pictures(4).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            penalty = gradient_penalty(D.score(x, torch.tensor([0, 1, 2, 0])), x).mean()
+            penalty = gradient_penalty(D.score(x, torch.tensor([0, 1, 2, 0])), x)[0].mean()
         penalty.backward()
         return [penalty.detach(), D.stem.weight.grad]
 

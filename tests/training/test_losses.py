@@ -32,8 +32,9 @@ def test_relativistic_by_hand() -> None:
 
 def test_gradient_penalty_of_a_linear_score_is_its_weight_squared() -> None:
     w, x = noise(1, 1, 4, 4).requires_grad_(), pictures(3, 4, seed=1).requires_grad_()
-    found = gradient_penalty((w * x).sum(dim=(2, 3)), x)
+    found, gradient = gradient_penalty((w * x).sum(dim=(2, 3)), x)
     assert found.shape == (3,)
+    assert torch.equal(gradient, w.expand(3, -1, -1, -1))
     assert torch.allclose(found, w.square().sum().expand(3), rtol=1e-5)
     found.mean().backward()
     assert w.grad is not None
@@ -42,7 +43,8 @@ def test_gradient_penalty_of_a_linear_score_is_its_weight_squared() -> None:
 
 def test_gradient_penalty_of_a_square() -> None:
     x = pictures(2, 4).requires_grad_()
-    assert torch.allclose(gradient_penalty(x.square().sum(dim=(1, 2, 3))[:, None], x), 4 * x.square().sum((1, 2, 3)))
+    found, _ = gradient_penalty(x.square().sum(dim=(1, 2, 3))[:, None], x)
+    assert torch.allclose(found, 4 * x.square().sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ def relativistic(better: Tensor, worse: Tensor) -> Tensor:
     return F.softplus(worse - better).mean()
 
 
-def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
-    """(B,) squared norm of the gradient of each score by its image: R1 on real and R2 on made images.
+def gradient_penalty(scores: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of each score by its image: its squared norm (B,), R1 on real and R2 on made images, and itself.
 
     Mescheder et al., *Which training methods for GANs do actually converge?*, ICML 2018, equation 9, without γ/2.
     """
     with input_gradients_only():
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3))
+    return gradient.square().sum(dim=(1, 2, 3)), gradient
 
 
 def censored_match(maps: Tensor, target: Tensor) -> Tensor:
