@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from expressivegan.config import TrainConfig, preset
+from expressivegan.config import UNGUIDED, TrainConfig, preset
 
 Settings = dict[str, Any]
 
@@ -44,15 +44,12 @@ _RECIPE: dict[str, Settings] = {
     "an eighth free, from 0.5": {"free_share": 0.125, "free_after": 0.5},
 }
 
-_OFF: Settings = {
-    "cam_weight_d": 0.0, "cam_weight_g": 0.0, "logit_weight": 0.0, "flip_weight": 0.0, "area_weight": 0.0,
-    "delta_weight": 0.0, "steer_weight": 0.0, "steer_share": 0.0, "steer_drawn": 0.0, "free_share": 0.0,
-}  # fmt: skip
-_BEGUN: Settings = {"rate": 2e-4, "logit_weight": 0.1, "free_after": 0.8}  # the default when the ablation was begun
+# The default when the ablation was begun
+_BEGUN: Settings = {"rate": 2e-4, "logit_weight": 0.1, "free_after": 0.8}
 
 
 def _only(*names: str) -> Settings:
-    return {name: value for name, value in _OFF.items() if name not in names}
+    return {name: value for name, value in UNGUIDED.items() if name not in names}
 
 
 _GUIDANCE: dict[str, Settings] = {
@@ -61,16 +58,16 @@ _GUIDANCE: dict[str, Settings] = {
         "all": {},
         "all but free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
         "all but free pairs, logits 0.03": {"free_share": 0.0, "steer_drawn": 0.0, "logit_weight": 0.03},
-        "none": _OFF,
+        "none": UNGUIDED,
         "D matching": _only("cam_weight_d"),
         # M needs a limit of its area, or the map that costs least is the one that is everywhere
         "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
         "logits": _only("logit_weight"),
         "D matching and logits": _only("cam_weight_d", "logit_weight"),
-        "none, rate 4e-4": _OFF | {"rate": 4e-4},
+        "none, rate 4e-4": UNGUIDED | {"rate": 4e-4},
         "all, rate 4e-4": {"rate": 4e-4},
         "all, rate 4e-4, detail from 10 kimg": {"rate": 4e-4, "detail_kimg": 10.0},
-        "none, rate 4e-4, detail from 10 kimg": _OFF | {"rate": 4e-4, "detail_kimg": 10.0},
+        "none, rate 4e-4, detail from 10 kimg": UNGUIDED | {"rate": 4e-4, "detail_kimg": 10.0},
         "D matching and logits, rate 4e-4, detail from 10 kimg": _only("cam_weight_d", "logit_weight")
         | {"rate": 4e-4, "detail_kimg": 10.0},
         "all but free pairs, rate 4e-4": {"rate": 4e-4, "free_share": 0.0, "steer_drawn": 0.0},

@@ -92,7 +92,8 @@ def measure(config: TrainConfig, steps: int, device: str) -> dict[str, Any]:
     before = (peak_gib() or 0.0) if device == "cpu" else 0.0
     run = make_arm(pictures(config.resolution, max(32, config.batch)), config, device, fold=True).run
     kinds = {True: 0, False: config.batch}  # with penalty, and without
-    start = 500 * int(config.kimg) // (config.penalty_every * config.batch) * config.penalty_every * config.batch
+    period = config.penalty_every * config.batch
+    start = round(990 * config.kimg * config.free_after) // period * period  # guided, and without free pairs
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(1 + steps if steps else 0):  # the first prepares kernels
         for kind, offset in kinds.items():

@@ -86,8 +86,7 @@ def measure_speeds(images: ImageSet, configs: Mapping[str, TrainConfig], guide: 
         found = guide if config.asks_teacher else None
         runs[name] = Run(images, config, found, make_fabric("cpu", config.precision))
         runs[name].look_at_real(cache_root() / "cams")
-        late = 1 - config.free_after if config.free_share > 0 else 0.0  # of the run has free pairs, which cost time
-        shares[name] = {0.99 * config.free_after: 1 - late, 1.0: late} if late else {0.5: 1.0}
+        shares[name] = dict(config.phases())
     seconds: dict[str, dict[float, list[float]]] = {name: {at: [] for at in parts} for name, parts in shares.items()}
     with progress_bar("speeds") as bar:
         for round_ in range(rounds + 1):

@@ -136,7 +136,8 @@ def main() -> int:
     arms = {"ours": make_arm(images, ours, options.device, fold=True)}
     period = ours.penalty_every
     steps = -(-options.steps // period) * period
-    arms["ours"].run.seen = 500 * int(ours.kimg)  # augmentation as in the second half of a run, the dearer one
+    # Guided, and without free pairs; augmentation as in the second half of a run, the dearer one
+    arms["ours"].run.seen = round(1000 * ours.kimg * max(0.5, 0.99 * ours.free_after))
     arms["ours"].advance(2 * steps)
     alone = peak_gib()
     arms["original"] = make_arm(images, original, options.device, fold=False)

@@ -341,7 +341,7 @@ def test_terms_that_a_short_run_never_reaches_are_named(tmp_path: Path, capsys: 
     common = ["train", "--data", "phantom:60", "--teacher", "none", *SMALL]
     assert call(*common, "--out", tmp_path / "run", "--kimg", "0.008", "--logit-kimg", "0.004") == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "detail_weight (=0.3) does nothing in this run: it begins after 120 thousand images" in said
+    assert "detail_weight (=0.3) does nothing in this run: it begins after 40 thousand images" in said
     assert "logit_weight" not in said
     assert call(*common, "--out", tmp_path / "dry", "--minutes", "0.001", "--dry-run") == 0
     assert "logit_weight (=0.03) does nothing" in " ".join(capsys.readouterr().err.split())
@@ -349,7 +349,7 @@ def test_terms_that_a_short_run_never_reaches_are_named(tmp_path: Path, capsys: 
 
 def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused) -> None:
     run = tmp_path / "run"
-    common = ["--data", "phantom:60", "--teacher", "none", *SMALL, "--free-after", "0.5"]
+    common = ["--data", "phantom:60", "--teacher", "none", *SMALL, "--free-after", "0.5", "--guided-after", "0.25"]
     assert call("train", *common, "--out", run, "--kimg", "0.008") == 0
     assert "--kimg (=0.004) must be at least the run's own 0.008" in refused(
         "train", "--resume", "--out", run, "--kimg", "0.004", "--device", "cpu"
@@ -357,6 +357,7 @@ def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused
     assert call("train", "--resume", "--out", run, "--kimg", "0.016", "--device", "cpu") == 0
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     assert settings["config"]["free_after"] == 0.25  # free pairs had begun, and go on
+    assert settings["config"]["guided_after"] == 0.125
 
 
 def test_a_run_fits_its_own_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def tiny_config(**changes: Any) -> TrainConfig:
     """Three steps of four images at 32 px."""
     defaults: dict[str, Any] = {
         "resolution": 32, "width": 8, "min_width": 4, "z_dim": 8, "batch": 4, "kimg": 0.012, "penalty_every": 2,
-        "augment": 0.5, "free_share": 0.25, "free_after": 0.4, "sample_every": 1000.0, "checkpoint_every": 1000.0,
+        "augment": 0.5, "free_share": 0.25, "free_after": 0.4, "guided_after": 0.0,
+        "sample_every": 1000.0, "checkpoint_every": 1000.0,
         "logit_kimg": 0.003,  # after the first step: the margin is seen, and the spread of logits
         "detail_kimg": 0.006,
         "precision": "32-true", "seed": 0,

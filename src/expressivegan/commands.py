@@ -166,9 +166,11 @@ def resume(out: Path, source: str | None, teacher: str | None, kimg: float | Non
                 f"--kimg (={kimg:g}) must be at least the run's own {config.kimg:g}: it makes a run longer"
             )
         there = list_checkpoints(RunDirectory(out).checkpoints)
-        if there and int(there[-1].stem) >= 1000 * config.free_after * config.kimg:
-            # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
-            config = replace(config, free_after=config.free_after * config.kimg / kimg)
+        for begins in ("free_after", "guided_after"):
+            share = getattr(config, begins)
+            if there and int(there[-1].stem) >= 1000 * share * config.kimg:
+                # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
+                config = replace(config, **{begins: share * config.kimg / kimg})
         config = replace(config, kimg=kimg)
     if source is None:
         try:

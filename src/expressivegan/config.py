@@ -1,6 +1,7 @@
 """Settings of a training run, and the named presets. Field docstrings are the help text of the command line."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from expressivegan.errors import InputError
@@ -78,8 +79,14 @@ UNPROTECTED = TeachConfig(
 
 _NOT_OF_DCGAN = (
     "gamma", "class_weight", "logit_weight", "flip_weight", "diversity_weight", "detail_weight", "area_weight",
-    "delta_weight", "steer_weight", "steer_share", "free_share",
+    "delta_weight", "steer_weight", "steer_share", "free_share", "guided_after",
 )  # fmt: skip
+
+UNGUIDED: dict[str, float] = dict.fromkeys(
+    ("cam_weight_d", "cam_weight_g", "logit_weight", "flip_weight", "area_weight", "delta_weight", "steer_weight",
+     "steer_share", "steer_drawn", "free_share"), 0.0,
+)  # fmt: skip
+"""Settings without which no teacher is asked, and nothing asks or costs M."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class TrainConfig:
     detail_weight: float = 0.3
     """Made images have, in distribution, the power of real ones of their class at each spatial frequency (an energy
     distance)."""
-    detail_kimg: float = 120.0
+    detail_kimg: float = 40.0
     """Thousands of images after which `detail_weight` begins: before, it is pleased with noise (docs/recipe.md)."""
     area_weight: float = 2.0
     """Keeps the area of M below `area_limit` in each image."""
@@ -161,6 +168,9 @@ class TrainConfig:
     the maps act, and costs some fidelity (docs/training.md)."""
     free_after: float = 0.7
     """Share of the run after which that begins, and steering with it: before, it costs anatomies."""
+    guided_after: float = 0.0
+    """Share of the run after which the teacher's terms begin, and those that make M act: images that are good already
+    learn them fast (docs/recipe-log.md)."""
     augment: float = 0.15
     """Share of images that are augmented before the discriminator, reached halfway; 0 turns it off."""
     sample_every: float = 10.0
@@ -196,7 +206,7 @@ class TrainConfig:
         if self.gamma > 0 and self.gamma_end == 0:
             raise InputError(f"gamma_end (={self.gamma_end}) must be positive, as gamma (={self.gamma}) is, or both 0")
         shares = ("steer_share", "steer_drawn", "free_share", "augment", "area_limit")
-        for name in (*shares, "free_after"):
+        for name in (*shares, "free_after", "guided_after"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
         if self.batch < 2:
@@ -220,6 +230,16 @@ class TrainConfig:
     def asks_teacher(self) -> bool:
         """Whether training has any use for a teacher."""
         return self.guided or self.cam_weight_d > 0 or (self.free_share > 0 and self.steer_share > 0)
+
+    def phases(self) -> list[tuple[float, float]]:
+        """The parts of a run whose steps cost different times: (a place near its end, its share), as shares of the run.
+
+        >>> [share for _, share in TrainConfig(guided_after=0.5, free_after=0.75).phases()]
+        [0.5, 0.25, 0.25]
+        """
+        free = max(self.free_after, self.guided_after) if self.free_share > 0 else 1.0
+        bounds = sorted({0.0, self.guided_after, free, 1.0})
+        return [(max(a, 0.99 * b), b - a) for a, b in pairwise(bounds)]
 
     def idle_terms(self) -> list[str]:
         """Sentences on the terms that are weighed and yet never begin, since the run is over before."""
@@ -248,8 +268,8 @@ class TrainConfig:
         unknown = sorted(set(found) - {f.name for f in fields(cls)})
         if unknown:
             raise InputError(f"settings name {', '.join(unknown)}, which this version does not know")
-        # Runs of earlier versions had penalties that did not fall, and no say about detail
-        off = {"detail_weight": 0.0, "logit_weight": 0.0}
+        # Runs of earlier versions had penalties that did not fall, no say about detail, and were guided from the start
+        off = {"detail_weight": 0.0, "logit_weight": 0.0, "guided_after": 0.0}
         earlier = {"gamma_end": found["gamma"]} | off if "gamma" in found else {}
         if found.get("method") == "dcgan":
             earlier |= dict.fromkeys(_NOT_OF_DCGAN, 0.0)
@@ -268,7 +288,7 @@ _CPU_64 = TrainConfig()
 _SLOWER = replace(_CPU_64, rate=2e-4, logit_weight=0.1)  # not tried with cpu-64's rate and weight
 
 PRESETS: dict[str, Preset] = {
-    "cpu-64": Preset(_CPU_64, "64 px, 20 to 45 minutes on two CPU cores, twice that where they lack bfloat16"),
+    "cpu-64": Preset(_CPU_64, "64 px, 25 to 40 minutes on two CPU cores, twice that where they lack bfloat16"),
     "demo": Preset(
         replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, logit_kimg=24.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
@@ -310,8 +330,7 @@ PRESETS: dict[str, Preset] = {
     # The lesion stream, 6% of the parameters, is plain capacity then: nothing costs or asks for M; it is 0 for the
     # reference class and in the frame, as in every generator of ours.
     "unguided": Preset(
-        replace(_CPU_64, cam_weight_d=0.0, cam_weight_g=0.0, logit_weight=0.0, flip_weight=0.0, area_weight=0.0,
-                delta_weight=0.0, steer_weight=0.0, steer_share=0.0, steer_drawn=0.0, free_share=0.0, free_after=0.0),
+        replace(_CPU_64, **UNGUIDED, free_after=0.0),  # type: ignore[arg-type]
         "cpu-64 without teacher and guidance, for comparison; its maps mean nothing",
     ),
     "dcgan": Preset(

@@ -195,9 +195,9 @@ def test_settings_of_another_version_are_named() -> None:
         TrainConfig.from_json({"colour": 1})
     shares = {"kimg": 240.0, "logit_after": 0.25, "detail_after": 0.5}
     assert TrainConfig.from_json(shares) == TrainConfig(kimg=240.0, logit_kimg=60.0, detail_kimg=120.0)
-    later = ("gamma_end", "detail_weight", "detail_kimg")
+    later = ("gamma_end", "detail_weight", "detail_kimg", "guided_after")
     older = {name: value for name, value in tiny_config(gamma=2.0).to_json().items() if name not in later}
-    assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0, detail_kimg=120.0)
+    assert TrainConfig.from_json(older) == tiny_config(gamma=2.0, gamma_end=2.0, detail_weight=0.0, detail_kimg=40.0)
 
 
 def test_gamma_falls_geometrically(phantoms: ImageSet) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from expressivegan.config import UNGUIDED
 from expressivegan.data import ImageSet
 from expressivegan.devices import make_fabric
 from expressivegan.errors import InputError
@@ -81,6 +82,21 @@ def test_a_margin_gives_way_to_the_distribution_of_logits(phantoms: ImageSet, gu
     late = run.step(lambda terms: None)
     assert "g_logits" not in early
     assert "g_logits" in late
+
+
+def test_guidance_begins_late(phantoms: ImageSet, guide: Guide, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(kimg=1.0, logit_kimg=0.0, guided_after=0.5, free_after=0.0)
+    run = Run(phantoms, config, guide, make_fabric("cpu", "32-true"))
+    run.look_at_real(None)
+    of_guidance = set().union(*(WEIGHTS[name] for name in UNGUIDED if name in WEIGHTS))
+    with monkeypatch.context() as patch:
+        patch.setattr(Guide, "__call__", lambda *_: pytest.fail("the teacher was asked"))
+        run.seen = 500 - config.batch
+        early = run.step(lambda terms: None)
+    assert not set(early) & (of_guidance | {"c_adversarial"})  # free pairs wait for it, too
+    late = run.step(lambda terms: None)
+    assert of_guidance - {"g_steer"} <= set(late)
+    assert "c_adversarial" in late
 
 
 def test_no_steering_no_cost_of_it(phantoms: ImageSet, guide: Guide) -> None:

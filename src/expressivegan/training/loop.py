@@ -62,17 +62,21 @@ def calibrate(
     cache_dir: Path | None = None,
     steps: int = 12,
 ) -> float:
-    """Images per second of a throw-away copy of the run, penalties included."""
+    """Images per second of a throw-away copy of the run, penalties and all its phases included."""
     trial = Run(images, config, guide, fabric)
     trial.look_at_real(cache_dir)
     period = config.penalty_every if config.gamma > 0 else 1
-    for _ in range(period):
-        trial.step(lambda terms: None)
-    start = time.perf_counter()
     rounds = max(1, round(steps / period)) * period
-    for _ in range(rounds):
-        trial.step(lambda terms: None)
-    rate = torch.tensor(rounds * config.batch / (time.perf_counter() - start), dtype=torch.float64)
+    seconds = 0.0
+    for at, share in config.phases():
+        trial.seen = round(at * 1000 * config.kimg / config.batch) * config.batch
+        for _ in range(period):
+            trial.step(lambda terms: None)
+        start = time.perf_counter()
+        for _ in range(rounds):
+            trial.step(lambda terms: None)
+        seconds += share * (time.perf_counter() - start)
+    rate = torch.tensor(rounds * config.batch / seconds, dtype=torch.float64)
     return float(fabric.broadcast(rate))
 
 

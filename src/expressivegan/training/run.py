@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from expressivegan.config import TrainConfig
+from expressivegan.config import UNGUIDED, TrainConfig
 from expressivegan.data import ImageSet
 from expressivegan.errors import CheckpointError, DataError, InputError
 from expressivegan.streams import Streams, derive_seed, generator
@@ -195,7 +195,7 @@ class Run:
         else:
             chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
         styling = torch.rand(n, 4, generator=self.streams["styles"])
-        ripe = self.progress() >= config.free_after
+        ripe = self.progress() >= max(config.free_after, config.guided_after)
         # As many in each group of 8 images, so that every process has as many for the lesion critic
         place = torch.arange(n)
         sizes = (n - place // GROUP * GROUP).clamp(max=GROUP)  # the last group may be smaller
@@ -254,6 +254,8 @@ class Run:
         if config.method == "dcgan":
             terms = dcgan_step(self.nets, batch, config, check=check, average_gradients=self._average)
         else:
+            if self.progress() < config.guided_after:
+                config = replace(config, **UNGUIDED)  # type: ignore[arg-type]
             terms = adversarial_step(
                 self.nets, batch, config, autocast=self.fabric.autocast, check=check, average_gradients=self._average
             )
