@@ -209,6 +209,8 @@ class TrainConfig:
         for name in (*shares, "free_after", "guided_after"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} (={getattr(self, name)}) must be from 0 to 1")
+        if self.guided_after == 1:
+            raise InputError("guided_after (=1) must be below 1: --preset unguided trains without guidance")
         if self.batch < 2:
             raise InputError(f"batch (={self.batch}) must be at least 2")
         if self.method == "dcgan":

@@ -179,6 +179,7 @@ def test_data_that_cannot_be_trained_with(phantoms: ImageSet, tmp_path: Path) ->
         ({"cam_weight_g": -0.1}, r"cam_weight_g \(=-0.1\) must be 0 \(off\) or positive"),
         ({"class_weight": float("nan")}, r"class_weight \(=nan\)"),
         ({"augment": 1.5}, r"augment \(=1.5\) must be from 0 to 1"),
+        ({"guided_after": 1.0}, r"guided_after \(=1\) must be below 1: --preset unguided"),
         ({"batch": 1}, r"batch \(=1\)"),
         ({"kimg": 0.0}, r"kimg \(=0.0\) must be positive"),
         ({"rate": -1e-3}, r"rate \(=-0.001\)"),
