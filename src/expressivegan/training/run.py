@@ -53,6 +53,7 @@ class Run:
         if fabric.world_size > 1 and config.method == "dcgan":
             raise InputError("method (=dcgan) runs in one process: its batch norm would see a part of each batch only")
         self.images, self.config, self.fabric = images, config, fabric
+        self.unguided = replace(config, **UNGUIDED) if config.guided_after > 0 else config  # type: ignore[arg-type]
         self.local = config.batch // fabric.world_size
         self.streams = Streams(config.seed, STREAMS)
         with torch.random.fork_rng():
@@ -254,10 +255,9 @@ class Run:
         if config.method == "dcgan":
             terms = dcgan_step(self.nets, batch, config, check=check, average_gradients=self._average)
         else:
-            if self.progress() < config.guided_after:
-                config = replace(config, **UNGUIDED)  # type: ignore[arg-type]
+            asked = self.unguided if self.progress() < config.guided_after else config
             terms = adversarial_step(
-                self.nets, batch, config, autocast=self.fabric.autocast, check=check, average_gradients=self._average
+                self.nets, batch, asked, autocast=self.fabric.autocast, check=check, average_gradients=self._average
             )
         self.seen += config.batch
         self.ema.update(self.nets.G, config.batch, min(1000 * config.ema_kimg, config.ema_share * self.seen))
