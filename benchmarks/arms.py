@@ -44,36 +44,26 @@ _RECIPE: dict[str, Settings] = {
     "an eighth free, from 0.5": {"free_share": 0.125, "free_after": 0.5},
 }
 
-# The default when the ablation was begun
-_BEGUN: Settings = {"rate": 2e-4, "logit_weight": 0.1, "free_after": 0.8}
-
 
 def _only(*names: str) -> Settings:
     return {name: value for name, value in UNGUIDED.items() if name not in names}
 
 
 _GUIDANCE: dict[str, Settings] = {
-    name: _BEGUN | changes
+    # arms are short, and late guidance would hardly have begun
+    name: {"guided_after": 0.0} | changes
     for name, changes in {
         "all": {},
-        "all but free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
-        "all but free pairs, logits 0.03": {"free_share": 0.0, "steer_drawn": 0.0, "logit_weight": 0.03},
         "none": UNGUIDED,
         "D matching": _only("cam_weight_d"),
         # M needs a limit of its area, or the map that costs least is the one that is everywhere
         "G matching": _only("cam_weight_g", "area_weight", "delta_weight"),
-        "logits": _only("logit_weight"),
-        "D matching and logits": _only("cam_weight_d", "logit_weight"),
-        "none, rate 4e-4": UNGUIDED | {"rate": 4e-4},
-        "all, rate 4e-4": {"rate": 4e-4},
-        "all, rate 4e-4, detail from 10 kimg": {"rate": 4e-4, "detail_kimg": 10.0},
-        "none, rate 4e-4, detail from 10 kimg": UNGUIDED | {"rate": 4e-4, "detail_kimg": 10.0},
-        "D matching and logits, rate 4e-4, detail from 10 kimg": _only("cam_weight_d", "logit_weight")
-        | {"rate": 4e-4, "detail_kimg": 10.0},
-        "all but free pairs, rate 4e-4": {"rate": 4e-4, "free_share": 0.0, "steer_drawn": 0.0},
         "acting maps": _only(
             "flip_weight", "area_weight", "delta_weight", "steer_weight", "steer_share", "steer_drawn", "free_share"
         ),
+        "logits": _only("logit_weight"),
+        "D matching and logits": _only("cam_weight_d", "logit_weight"),
+        "all but free pairs": {"free_share": 0.0, "steer_drawn": 0.0},
     }.items()
 }
 

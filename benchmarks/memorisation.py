@@ -1,7 +1,7 @@
 """How surely is copying seen, and how often are honest generators accused?
 
     python benchmarks/memorisation.py --data phantom:9000 --out phantoms.json
-    python benchmarks/memorisation.py --data ../shared/data/chest_xray --out real.json
+    python benchmarks/memorisation.py --data chest_xray --out real.json
 
 Patients are dealt at random, many times, to three parts: honest generated images (real or drawn ones that stand in
 neither pool), the training pool, the held-out pool. A share of the honest images is replaced by copies of pictures of

@@ -12,6 +12,7 @@ other data are refused; without results the card says that there are none. A sec
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ LIMIT = 25_000_000
 _PATH = re.compile(r"(?:^|[\s\"'`(=:])(?:/[\w.-]+/|[A-Za-z]:\\|~/)", re.M)
 
 
-def pack(run: Path, name: str, data: str, results: Path | None, root: Path = ROOT) -> Path:
+def pack(run: Path, name: str, data: str, results: Path | None, root: Path = ROOT, faults: Sequence[str] = ()) -> Path:
     """Writes root/name. Raises ExpressiveGANError: the run, its data or the results cannot be shipped."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise InputError(f"NAME (={name!r}) must be small letters, digits and single hyphens, such as kermany-64")
@@ -60,7 +61,7 @@ def pack(run: Path, name: str, data: str, results: Path | None, root: Path = ROO
     start = _start(settings)
     if start is not None:
         settings["init"]["path"] = start
-    card = model_card(name, config, of_teacher["config"], images, of_generator["images_seen"], found, start)
+    card = model_card(name, config, of_teacher["config"], images, of_generator["images_seen"], found, start, faults)
     with replacing_directory(root / name) as folder:
         save_model(network, folder / "generator", card.replace("(samples.png)", "(../samples.png)"), of_generator)
         save_model(discriminator, folder / "discriminator", _part_card(name, card), of_generator)
@@ -153,8 +154,11 @@ def main() -> int:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--data", required=True)
     parser.add_argument("--results", type=Path)
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="SENTENCE", help="seen in its pictures, for the card's limits"
+    )
     arguments = parser.parse_args()
-    folder = pack(arguments.run, arguments.name, arguments.data, arguments.results)
+    folder = pack(arguments.run, arguments.name, arguments.data, arguments.results, faults=arguments.fault)
     print(f"{folder}: {size_of(folder) / 1e6:.1f} MB")
     if arguments.results is None:
         print("without --results: the card says that the model was not evaluated")

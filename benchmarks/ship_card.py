@@ -1,6 +1,6 @@
 """The card of a model that comes with the package: every figure is read from results.json, none is typed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,7 @@ def model_card(
     seen: int,
     results: Mapping[str, Any] | None,
     start: str | None = None,
+    seen_faults: Sequence[str] = (),
 ) -> str:
     """README.md.
 
@@ -31,10 +32,12 @@ def model_card(
         seen: images that the generator was trained on, repeats counted.
         results: results.json of the standard evaluation; None says that there was none.
         start: the model whose networks the run went on from, if it did.
+        seen_faults: sentences on what is wrong with its pictures and stands in no figure.
     """
     home = HOMES.get(images.manifest.source)
     patients = {g: len(set(images.patients[images.indices(g)])) for g in ("judge", "reference", "test")}
     held = ", ".join(f"{count} {group} patients" for group, count in patients.items())
+    faults = "".join(f"- {sentence}\n" for sentence in seen_faults)
     rights = (
         "The training images are drawn phantoms; nobody holds rights in them."
         if home is None
@@ -50,7 +53,7 @@ tags: [chest-x-ray, gan, synthetic-data, class-activation-map, medical-imaging]
 # {name}: {config.resolution}x{config.resolution} chest X-rays, {", ".join(images.classes)}
 
 **Not for diagnosis.** A generator of labelled synthetic chest X-rays with maps of where the disease was put, and the
-discriminator and the teacher that it was trained with. Its images show nobody.
+discriminator and the teacher that it was trained with. Its images are synthetic and not meant to show any real child.
 
 ![one row a class: {", ".join(images.classes)}](samples.png)
 
@@ -90,7 +93,7 @@ images.
 
 ## Known limits
 
-- Its population is that of its training set and no other: see above.
+{faults}- Its population is that of its training set and no other: see above.
 - At {config.resolution} px a chest X-ray has lost much that a radiologist looks for.
 - Labels are those of the data set, with their errors. Where classes differ in exposure or framing, synthetic images
   repeat it (see Shortcuts); `--shortcut-free` draws framing apart from the label.

@@ -78,6 +78,11 @@ def test_what_is_too_small_to_be_a_fault_is_said_with_the_limit() -> None:
     sections["diversity"]["spaces"]["judge"]["VIRUS"] = row | {"duplicate_rate": 0.06}
     (said,) = summary(sections)
     assert said.startswith("VIRUS repeats itself in the features of judge")
+    sections["diversity"]["spaces"]["judge"]["VIRUS"] = row
+    sections["diversity"]["spaces"]["judge"]["NORMAL"] = row | {"duplicate_rate": 0.0, "diversity_ratio": 0.82}
+    narrow, twins = summary(sections)  # a class without twins does not repeat itself, and does not hide another's
+    assert narrow.startswith("NORMAL varies too little in the features of judge: its spread is 0.82 of real")
+    assert twins.startswith("VIRUS has the most near-twins")
     (quiet,) = summary({"shortcuts": {"warnings": []}})
     assert "0.05 of AUC" in quiet
 

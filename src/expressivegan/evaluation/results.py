@@ -46,21 +46,24 @@ def summary(sections: Mapping[str, Any], times: int | None = None, unusable: int
         faulty = over["fid"] is None or over["fid"] > _FAR_FROM_FLOOR or (over["recall"] or 0) < _LOW_RECALL
         (bad if faulty else good).append(said)
     for name, space in sections.get("diversity", {}).get("spaces", {}).items():
-        repeats = []
+        twins_more = {label: row["duplicate_rate"] - row["duplicate_rate_real"] for label, row in space.items()}
         for label, row in space.items():
-            twins = row["duplicate_rate"] > row["duplicate_rate_real"] + _MORE_TWINS
-            if row["diversity_ratio"] < _LOW_DIVERSITY or twins:
-                repeats.append(
-                    f"{label} repeats itself in the features of {name}: diversity {row['diversity_ratio']:.2f} of "
-                    f"real, {row['duplicate_rate']:.0%} near-twins ({row['duplicate_rate_real']:.0%} among real ones)."
+            if twins_more[label] > _MORE_TWINS:
+                bad.append(
+                    f"{label} repeats itself in the features of {name}: {row['duplicate_rate']:.1%} near-twins "
+                    f"({row['duplicate_rate_real']:.1%} among real ones); its spread is {row['diversity_ratio']:.2f} "
+                    "of real."
                 )
-        bad += repeats
-        twins_more = [(row["duplicate_rate"] - row["duplicate_rate_real"], label) for label, row in space.items()]
-        most, where = max(twins_more, default=(0.0, ""))
-        if most > 0 and not repeats:
+            elif row["diversity_ratio"] < _LOW_DIVERSITY:
+                bad.append(
+                    f"{label} varies too little in the features of {name}: its spread is {row['diversity_ratio']:.2f} "
+                    f"of real (below {_LOW_DIVERSITY} is a fault)."
+                )
+        where = max(twins_more, key=lambda label: twins_more[label], default="")
+        if where and 0 < twins_more[where] <= _MORE_TWINS:
             good.append(
-                f"{where} has the most near-twins in the features of {name}, {100 * most:.1f} points more than real "
-                f"images have ({100 * _MORE_TWINS:.0f} would be named as a fault)."
+                f"{where} has the most near-twins in the features of {name}, {100 * twins_more[where]:.1f} points more "
+                f"than real images have ({100 * _MORE_TWINS:.0f} would be named as a fault)."
             )
     for section in ("agreement", "anatomy", "shortcuts", "faithfulness"):
         warnings = [_sentence(w) for w in sections.get(section, {}).get("warnings", ())]

@@ -21,7 +21,10 @@ def data_facts(images: ImageSet) -> str:
         else "that of the data set; not stated by it"
     )
     licence = (
-        "\n- data: Kermany, Zhang and Goldbaum, Mendeley Data, DOI 10.17632/rscbjbr9sj, CC BY 4.0" if kermany else ""
+        "\n- NORMAL: no pneumonia; BACTERIA, VIRUS: bacterial and viral pneumonia, as the set labels them"
+        "\n- data: Kermany, Zhang and Goldbaum, Mendeley Data, DOI 10.17632/rscbjbr9sj, CC BY 4.0"
+        if kermany
+        else ""
     )
     mix = ", ".join(f"{k} {v}" for k, v in counts.items())
     return f"""- learnt from {len(train)} images of {len(set(images.patients[train]))} patients ({mix})
@@ -71,7 +74,8 @@ tags: [chest-x-ray, gan, synthetic-data]
 ---
 # {config.resolution}x{config.resolution} generator, {", ".join(images.classes)}
 
-**Not for diagnosis.** Its images are synthetic and show nobody. They may repeat what is odd about their training data.
+**Not for diagnosis.** Its images are synthetic and not meant to show anybody. They may repeat what is odd about their
+training data.
 
 {_training(config, images, seen, init)}
 - fidelity, memorisation and their floors: not measured yet
