@@ -68,7 +68,7 @@ def step_3_networks(images: ImageSet, width: int) -> None:
 
 def step_4_train(images: ImageSet, teacher: CXR_CAM_Teacher, out: Path, kimg: float, width: int) -> Path:
     """Both networks learn; the teacher's maps guide them. A run that was stopped goes on with resume=True."""
-    config = replace(preset("cpu-64").config, resolution=images.resolution, kimg=kimg, width=width,
+    config = replace(preset("demo").config, resolution=images.resolution, kimg=kimg, width=width,
                      sample_every=kimg, checkpoint_every=kimg)  # fmt: skip
     guide = Guide(teacher, images.classes, images.reference)
     result = train(images, config, out / "run", guide)

@@ -75,7 +75,7 @@ def main() -> None:
     cams, _, logits = teacher(x)
     print(f"teacher: {float((logits.argmax(1) == y).float().mean()):.0%} of {len(judged)} images right")
 
-    config = replace(preset("cpu-64").config, resolution=32, width=32 if quick else 64, kimg=kimg,
+    config = replace(preset("demo").config, resolution=32, width=32 if quick else 64, kimg=kimg,
                      sample_every=kimg, checkpoint_every=kimg)  # fmt: skip
     result = train(images, config, options.out / "run", Guide(teacher, images.classes, images.reference))
     G = GeneratorWithCAMGuidance.from_pretrained(str(result.model)).eval()

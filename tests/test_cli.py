@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,15 @@ def test_terms_that_a_short_run_never_reaches_are_named(tmp_path: Path, capsys: 
     assert "logit_weight" not in said
     assert call(*common, "--out", tmp_path / "dry", "--minutes", "0.001", "--dry-run") == 0
     assert "logit_weight (=0.03) does nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_short_run_is_told_to_be_guided_from_the_start() -> None:
+    late = cli.preset("cpu-64").config
+    assert not late.notes()
+    (said,) = replace(late, kimg=60.0).notes()
+    assert "--guided-after 0 makes better images" in said
+    assert not replace(late, kimg=60.0, guided_after=0.0).notes()
+    assert not replace(cli.preset("unguided").config, kimg=60.0).notes()
 
 
 def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused) -> None:

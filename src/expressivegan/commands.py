@@ -199,7 +199,7 @@ def _run(
         def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
             nonlocal quiet
             if not quiet:  # here, since a budget of minutes is thousands of images from the first step on
-                for sentence in replace(config, kimg=total / 1000).idle_terms():
+                for sentence in replace(config, kimg=total / 1000).notes():
                     console.print(f"note: {sentence}", highlight=False)
                 quiet = True
             bar(seen, total, figures_line(figures))
@@ -273,7 +273,7 @@ def _dry_run(
     memory = "" if peak is None else f", {peak:.1f} GiB at the peak"
     console.print(f"measured in a few steps: {speed:.0f} images/s{memory}")
     console.print(f"{kimg:.0f} thousand images: about {kimg * 1000 / speed / 60:.0f} minutes")
-    for sentence in config.idle_terms():
+    for sentence in config.notes():
         console.print(f"note: {sentence}", highlight=False)
 
 

@@ -82,6 +82,9 @@ _NOT_OF_DCGAN = (
     "delta_weight", "steer_weight", "steer_share", "free_share", "guided_after",
 )  # fmt: skip
 
+_LONG_KIMG = 80.0
+"""Thousands of images from which on guidance from the start costs more than it gives (docs/recipe.md)."""
+
 UNGUIDED: dict[str, float] = dict.fromkeys(
     ("cam_weight_d", "cam_weight_g", "logit_weight", "flip_weight", "area_weight", "delta_weight", "steer_weight",
      "steer_share", "steer_drawn", "free_share"), 0.0,
@@ -107,7 +110,7 @@ class TrainConfig:
     """Fewest channels, at the finest levels."""
     batch: int = 16
     """Images in a step, over all processes. 16 learn more from as many images than 32 or 8 do (docs/recipe.md)."""
-    kimg: float = 240.0
+    kimg: float = 360.0
     """Length of training in thousands of images."""
     rate: float = 4e-4
     """Adam's learning rate at the start. With half of it, guidance costs more fidelity (docs/recipe.md)."""
@@ -168,9 +171,9 @@ class TrainConfig:
     the maps act, and costs some fidelity (docs/training.md)."""
     free_after: float = 0.7
     """Share of the run after which that begins, and steering with it: before, it costs anatomies."""
-    guided_after: float = 0.0
+    guided_after: float = 0.6
     """Share of the run after which the teacher's terms begin, and those that make M act: images that are good already
-    learn them fast (docs/recipe-log.md)."""
+    learn them fast, and become good sooner without. In runs below 80 thousand images 0 is better (docs/recipe.md)."""
     augment: float = 0.15
     """Share of images that are augmented before the discriminator, reached halfway; 0 turns it off."""
     sample_every: float = 10.0
@@ -243,14 +246,21 @@ class TrainConfig:
         bounds = sorted({0.0, self.guided_after, free, 1.0})
         return [(max(a, 0.99 * b), b - a) for a, b in pairwise(bounds)]
 
-    def idle_terms(self) -> list[str]:
-        """Sentences on the terms that are weighed and yet never begin, since the run is over before."""
-        return [
+    def notes(self) -> list[str]:
+        """Sentences on what a run as short as this one does not have: terms that are weighed and never begin, and the
+        help of guidance where it is needed most."""
+        found = [
             f"{name}_weight (={getattr(self, f'{name}_weight')}) does nothing in this run: it begins after "
             f"{getattr(self, f'{name}_kimg'):g} thousand images ({name}_kimg), and there are {self.kimg:g}"
             for name in ("logit", "detail")
             if getattr(self, f"{name}_weight") > 0 and getattr(self, f"{name}_kimg") >= self.kimg
         ]
+        if self.asks_teacher and self.guided_after > 0 and self.kimg < _LONG_KIMG:
+            found.append(
+                f"guided_after (={self.guided_after:g}) is for runs of {_LONG_KIMG:g} thousand images and more, and "
+                f"there are {self.kimg:g}: --guided-after 0 makes better images in so few"
+            )
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
@@ -287,12 +297,13 @@ class Preset:
 
 
 _CPU_64 = TrainConfig()
-_SLOWER = replace(_CPU_64, rate=2e-4, logit_weight=0.1)  # not tried with cpu-64's rate and weight
+# Not tried with cpu-64's rate and weight, nor with late guidance
+_SLOWER = replace(_CPU_64, rate=2e-4, logit_weight=0.1, guided_after=0.0)
 
 PRESETS: dict[str, Preset] = {
-    "cpu-64": Preset(_CPU_64, "64 px, 25 to 40 minutes on two CPU cores, twice that where they lack bfloat16"),
+    "cpu-64": Preset(_CPU_64, "64 px, 35 to 55 minutes on two CPU cores with bfloat16, longer without"),
     "demo": Preset(
-        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, logit_kimg=24.0),
+        replace(_CPU_64, kimg=24.0, sample_every=4.0, checkpoint_every=12.0, logit_kimg=24.0, guided_after=0.0),
         "64 px, a few minutes on two CPU cores: shows the whole path, not the best images",
     ),
     # Going on, with --init: trained networks need neither a wait for the late terms nor a penalty that smooths D again.
@@ -307,7 +318,8 @@ PRESETS: dict[str, Preset] = {
     # (docs/growing.md).
     "grow-128": Preset(
         replace(_CPU_64, resolution=128, rate=2e-4, kimg=120.0, gamma=3.0, gamma_end=0.8, ema_kimg=5.0, ema_share=0.2,
-                free_after=0.5, logit_kimg=0.0, detail_kimg=0.0, sample_every=5.0, checkpoint_every=10.0),
+                free_after=0.5, guided_after=0.0, logit_kimg=0.0, detail_kimg=0.0, sample_every=5.0,
+                checkpoint_every=10.0),
         "128 px, 35 to 70 minutes of one CPU core with bfloat16, with --init from a 64 px run",
     ),
     "grow-224": Preset(
@@ -332,7 +344,7 @@ PRESETS: dict[str, Preset] = {
     # The lesion stream, 6% of the parameters, is plain capacity then: nothing costs or asks for M; it is 0 for the
     # reference class and in the frame, as in every generator of ours.
     "unguided": Preset(
-        replace(_CPU_64, **UNGUIDED, free_after=0.0),  # type: ignore[arg-type]
+        replace(_CPU_64, **UNGUIDED, free_after=0.0, guided_after=0.0),  # type: ignore[arg-type]
         "cpu-64 without teacher and guidance, for comparison; its maps mean nothing",
     ),
     "dcgan": Preset(

@@ -65,7 +65,7 @@ def test_unguided_is_ours_without_guidance() -> None:
     assert set(changed.values()) == {0}
     kept = {"class_weight", "diversity_weight", "detail_weight"}  # neither asks a teacher, nor looks at M
     guiding = {
-        n for n, v in ours.to_json().items() if v and ("_weight" in n or n.startswith(("steer_", "free_")))
+        n for n, v in ours.to_json().items() if v and ("_weight" in n or n.startswith(("steer_", "free_", "guided_")))
     } - kept
     assert set(changed) == guiding
     assert not plain.guided
