@@ -50,6 +50,7 @@ LEAST_AGREEMENT = -0.25  # less that on real images
 
 def arms(images: ImageSet, kimg: float) -> dict[str, tuple[ImageSet, TrainConfig]]:
     """Name → data and settings."""
+    # Guided from the start, or a short run would be over before guidance could hide a fault
     config = replace(preset("cpu-64").config, kimg=kimg, sample_every=5.0, checkpoint_every=10.0, guided_after=0.0)
     weak = replace(config, gamma=0.5, gamma_end=0.5, penalty_every=8)
     shuffled = np.random.default_rng(0).permutation(images.labels)

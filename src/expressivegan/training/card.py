@@ -21,11 +21,10 @@ def data_facts(images: ImageSet) -> str:
         else "that of the data set; not stated by it"
     )
     licence = (
-        "\n- NORMAL: no pneumonia; BACTERIA, VIRUS: bacterial and viral pneumonia, as the set labels them"
-        "\n- data: Kermany, Zhang and Goldbaum, Mendeley Data, DOI 10.17632/rscbjbr9sj, CC BY 4.0"
-        if kermany
-        else ""
+        "\n- data: Kermany, Zhang and Goldbaum, Mendeley Data, DOI 10.17632/rscbjbr9sj, CC BY 4.0" if kermany else ""
     )
+    if kermany and {"BACTERIA", "VIRUS"} <= set(images.classes):
+        licence = "\n- BACTERIA, VIRUS: bacterial and viral pneumonia, as the set labels them; NORMAL: none" + licence
     mix = ", ".join(f"{k} {v}" for k, v in counts.items())
     return f"""- learnt from {len(train)} images of {len(set(images.patients[train]))} patients ({mix})
 - population: {population}
