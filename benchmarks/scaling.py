@@ -93,7 +93,7 @@ def measure(config: TrainConfig, steps: int, device: str) -> dict[str, Any]:
     run = make_arm(pictures(config.resolution, max(32, config.batch)), config, device, fold=True).run
     kinds = {True: 0, False: config.batch}  # with penalty, and without
     period = config.penalty_every * config.batch
-    start = round(990 * config.kimg * config.free_after) // period * period  # guided, and without free pairs
+    start = round(990 * config.kimg * config.free_from) // period * period  # guided, and without free pairs
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(1 + steps if steps else 0):  # the first prepares kernels
         for kind, offset in kinds.items():

@@ -137,7 +137,7 @@ def main() -> int:
     period = ours.penalty_every
     steps = -(-options.steps // period) * period
     # Guided, and without free pairs; augmentation as in the second half of a run, the dearer one
-    arms["ours"].run.seen = round(1000 * ours.kimg * max(0.5, 0.99 * ours.free_after))
+    arms["ours"].run.seen = round(1000 * ours.kimg * max(0.5, 0.99 * ours.free_from))
     arms["ours"].advance(2 * steps)
     alone = peak_gib()
     arms["original"] = make_arm(images, original, options.device, fold=False)

@@ -155,7 +155,7 @@ def main() -> int:
     run, device, period = runs["ours"], runs["ours"].fabric.device, config.penalty_every
     times: dict[str, dict[bool, list[float]]] = {name: {False: [], True: []} for name in runs}
     for each in runs.values():
-        each.seen = round(990 * config.kimg * config.free_after) // (period * config.batch) * period * config.batch
+        each.seen = round(990 * config.kimg * config.free_from) // (period * config.batch) * period * config.batch
         for _ in range(period):
             advance(each)
     for _ in range(options.rounds * period):

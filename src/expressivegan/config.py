@@ -236,13 +236,18 @@ class TrainConfig:
         """Whether training has any use for a teacher."""
         return self.guided or self.cam_weight_d > 0 or (self.free_share > 0 and self.steer_share > 0)
 
+    @property
+    def free_from(self) -> float:
+        """Share of the run after which free pairs are drawn: not before guidance, which they are a part of."""
+        return max(self.free_after, self.guided_after)
+
     def phases(self) -> list[tuple[float, float]]:
         """The parts of a run whose steps cost different times: (a place near its end, its share), as shares of the run.
 
         >>> [share for _, share in TrainConfig(guided_after=0.5, free_after=0.75).phases()]
         [0.5, 0.25, 0.25]
         """
-        free = max(self.free_after, self.guided_after) if self.free_share > 0 else 1.0
+        free = self.free_from if self.free_share > 0 else 1.0
         bounds = sorted({0.0, self.guided_after, free, 1.0})
         return [(max(a, 0.99 * b), b - a) for a, b in pairwise(bounds)]
 

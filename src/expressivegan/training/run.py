@@ -196,7 +196,7 @@ class Run:
         else:
             chosen = self.train[torch.randint(len(self.train), (n,), generator=g).numpy()]
         styling = torch.rand(n, 4, generator=self.streams["styles"])
-        ripe = self.progress() >= max(config.free_after, config.guided_after)
+        ripe = self.progress() >= config.free_from
         # As many in each group of 8 images, so that every process has as many for the lesion critic
         place = torch.arange(n)
         sizes = (n - place // GROUP * GROUP).clamp(max=GROUP)  # the last group may be smaller
