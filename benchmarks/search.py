@@ -14,7 +14,8 @@ on (`--keep 1` keeps all). What begins after so many images (`logit_kimg`, `deta
 too, or never: arms that differ in that alone are one run before. A rung is minutes of one core: the speeds of all arms
 are measured first, in turns, and turned into numbers of images, so that a busy machine changes nothing but the time
 you wait. With `--kimg` a rung is so many thousand images of every arm, whatever they take: alike on all machines, whose
-results can be put together. A killed search goes on where it stopped, in the middle of an arm.
+results can be put together. `--jobs 2` trains two arms at a time, each on a core. A killed search goes on where it
+stopped, in the middle of an arm.
 
 An arm is judged by the averaged generator's images against reference patients in two feature spaces fitted on the judge
 patients: FID over that of real images of training patients (the floor), recall and coverage over theirs, and the
@@ -25,12 +26,15 @@ is the mean over the spaces of ln(FID ratio) - ln(recall ratio) - ln(coverage ra
 import argparse
 import json
 import math
+import multiprocessing
 import signal
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +122,33 @@ def complete_speeds(
         speeds |= {name: found[name] * scale for name in new}
 
 
-def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int) -> int:
+@dataclass(frozen=True)
+class Attempt:
+    """A trial and how many images it is to have seen."""
+
+    trial: Trial
+    target: int
+
+
+class Bench:
+    """What every attempt needs: real images, the teacher, the judges."""
+
+    def __init__(self, data: str, teacher: str) -> None:
+        self.images = load_images(data, RESOLUTION)
+        found = open_teacher(teacher)
+        self.teacher_hash = state_hash(found)
+        fold_norms(found.backbone)
+        self.guide = Guide(found, self.images.classes, self.images.reference)
+        self.judging = Judging(self.images)
+
+    def figures(self, attempt: Attempt, out: Path, quiet: bool) -> tuple[dict[str, float], dict[str, float]]:
+        """Trains on and judges: the figures, and those of real images."""
+        seen = advance(attempt.trial, self.images, self.guide, out, attempt.target, quiet)
+        figures = {"images": seen} | self.judging.score(attempt.trial.run(out))
+        return figures, self.judging.floor
+
+
+def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int, quiet: bool) -> int:
     """Trains a trial up to a number of images, from where it stands, and returns that number."""
     run = trial.run(out)
     there = max((int(path.stem) for path in list_checkpoints(run / "checkpoints")), default=0)
@@ -130,7 +160,8 @@ def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int
 
         def progress(seen: int, total: int, figures: Mapping[str, float]) -> None:
             nonlocal asked
-            bar(min(seen, target), target, figures_line(figures))
+            if not quiet:
+                bar(min(seen, target), target, figures_line(figures))
             if seen >= target and seen < total and not asked:
                 asked = True
                 signal.raise_signal(signal.SIGTERM)  # as a user would: finish the step, save, leave
@@ -144,18 +175,69 @@ def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int
     return result.images
 
 
+_bench: Bench | None = None  # of a process that --jobs started
+
+
+def _begin(data: str, teacher: str) -> None:
+    global _bench
+    torch.set_num_threads(1)
+    _bench = Bench(data, teacher)
+
+
+def _one(attempt: Attempt, out: Path) -> tuple[dict[str, float], dict[str, float]]:
+    assert _bench is not None
+    return _bench.figures(attempt, out, quiet=True)
+
+
+def run_all(
+    attempts: Sequence[Attempt], bench: Bench, pool: ProcessPoolExecutor | None, out: Path, title: str
+) -> Iterator[tuple[Attempt, dict[str, float], dict[str, float]]]:
+    """Attempts with their figures and the floor, as they end; side by side in a pool."""
+    if pool is None:
+        for attempt in attempts:
+            yield attempt, *bench.figures(attempt, out, quiet=False)
+        return
+    waiting = {pool.submit(_one, attempt, out): attempt for attempt in attempts}
+    with progress_bar(title) as bar:
+        bar(0, len(waiting), "")
+        for k, future in enumerate(as_completed(waiting)):
+            yield waiting[future], *future.result()
+            bar(k + 1, len(waiting), "arms")
+
+
+def make_pool(options: argparse.Namespace) -> ProcessPoolExecutor | None:
+    """Processes that each have a bench of their own, or None for one job at a time."""
+    if options.jobs == 1:
+        return None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the trainings are to be told, too
+    fresh = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    return ProcessPoolExecutor(options.jobs, fresh, _begin, (options.data, options.teacher))
+
+
+def claim_settings(results: Results, configs: Mapping[str, TrainConfig], out: Path) -> None:
+    """Notes the settings of each arm. Raises InputError: it has figures of other ones."""
+    kept = results.setdefault("settings", {})
+    for name, config in configs.items():
+        of_trials = replace(config, seed=0, kimg=1, keep=1, sample_every=1e6)  # each has its own of these
+        settings = plain(of_trials.to_json())
+        changed = [key for key, value in settings.items() if kept.setdefault(name, settings).get(key) != value]
+        if changed:
+            raise InputError(
+                f"--out (={out}) holds figures of the arm {name!r} with another {', '.join(changed)}; choose another "
+                "folder"
+            )
+
+
 def search(options: argparse.Namespace, results: Results) -> None:
     """Runs what is missing; `results` is kept as it grows."""
     table = ARMS[options.arms]
     among("--only", options.only, table)
-    chosen = {name: table[name] for name in options.only or table}
-    images = load_images(options.data, RESOLUTION)
+    chosen = {name: arm(table[name]) for name in table if not options.only or name in options.only}
     unit, rungs = ("kimg", options.kimg) if options.kimg else ("minutes", options.rungs)
-    teacher = open_teacher(options.teacher)
-    asked = {"arms": options.arms, "data": images.data_hash, "teacher": state_hash(teacher), unit: max(rungs)}
-    claim(results, "search", asked, options.out)
-    fold_norms(teacher.backbone)
-    guide = Guide(teacher, images.classes, images.reference)
+    bench = Bench(options.data, options.teacher)
+    of = {"arms": options.arms, "data": bench.images.data_hash, "teacher": bench.teacher_hash, unit: max(rungs)}
+    claim(results, "search", of, options.out)
+    claim_settings(results, chosen, options.out)
 
     def keep() -> None:
         write_text(options.out / "search.json", json.dumps(plain(results), indent=1) + "\n")
@@ -163,32 +245,39 @@ def search(options: argparse.Namespace, results: Results) -> None:
     speeds: dict[str, float] = {}
     if unit == "minutes":
         speeds = results.setdefault("images_per_second", {})
-        complete_speeds(speeds, images, {name: arm(changes) for name, changes in chosen.items()}, guide)
+        complete_speeds(speeds, bench.images, chosen, bench.guide)
         keep()
 
     def planned(name: str, rung: float) -> float:
         return float(speeds[name] * 60 * rung / 1000) if unit == "minutes" else rung
 
     trials = [
-        Trial(name, seed, arm(changes, seed=seed, kimg=planned(name, max(rungs)), keep=1, sample_every=1e6))
-        for name, changes in chosen.items()
+        Trial(name, seed, replace(config, seed=seed, kimg=planned(name, max(rungs)), keep=1, sample_every=1e6))
+        for name, config in chosen.items()
         for seed in options.seeds
     ]
-    judging = Judging(images)
-    for rung in sorted(rungs):
-        scores: dict[str, list[float]] = {}
-        for trial in trials:
+    pool = make_pool(options)
+    try:
+        for rung in sorted(rungs):
             done = results.setdefault("figures", {}).setdefault(f"{rung:g}", {})
-            if trial.key not in done:
-                seen = advance(trial, images, guide, options.out, int(1000 * planned(trial.name, rung)))
-                done[trial.key] = {"images": seen} | judging.score(trial.run(options.out))
-                results["floor"] = judging.floor
-                keep()
-                console.print(f"{trial.key}, {rung:g} {unit}: " + line(done[trial.key]), highlight=False, markup=False)
-            scores.setdefault(trial.name, []).append(done[trial.key]["score"])
-        ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
-        best = ranked[: max(1, math.ceil(len(ranked) * options.keep))]
-        trials = [t for t in trials if t.name in best or t.name == next(iter(chosen))]  # the first arm is the measure
+            missing = [Attempt(t, int(1000 * planned(t.name, rung))) for t in trials if t.key not in done]
+            with closing(run_all(missing, bench, pool, options.out, f"{rung:g} {unit}")) as ended:
+                for attempt, figures, floor in ended:
+                    key = attempt.trial.key
+                    done[key], results["floor"] = figures, floor
+                    keep()
+                    console.print(f"{key}, {rung:g} {unit}: " + line(figures), highlight=False, markup=False)
+            scores: dict[str, list[float]] = {}
+            for trial in trials:
+                scores.setdefault(trial.name, []).append(done[trial.key]["score"])
+            ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
+            best = ranked[: max(1, math.ceil(len(ranked) * options.keep))]
+            trials = [t for t in trials if t.name in best or t.name == next(iter(chosen))]  # the first: the measure
+    finally:
+        if pool is not None:
+            for process in multiprocessing.active_children():
+                process.terminate()  # a training saves and leaves
+            pool.shutdown(cancel_futures=True)
 
 
 def draw(results: Results, path: Path) -> None:
@@ -253,6 +342,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kimg", type=float, nargs="+", default=[], help="rungs in thousands of images instead")
     parser.add_argument("--keep", type=float, default=0.5, help="share of the arms that goes on to the next rung")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="arms at a time, each on a core")
     parser.add_argument("--out", type=Path, required=True, help="runs and search.json")
     parser.add_argument("--against", metavar="ARM", help="the arm that the others are held against; default the first")
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders of others, to be shown with it")
@@ -264,6 +354,8 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError("--teacher is missing: fit one first, with expressivegan teach")
         if not 0 < options.keep <= 1:
             raise InputError(f"--keep (={options.keep}) must be above 0 and at most 1")
+        if options.jobs < 1:
+            raise InputError(f"--jobs (={options.jobs}) must be 1 or more")
         make_directory(options.out)
         search(options, results)
     if "search" not in results:

@@ -1,6 +1,7 @@
 """How benchmarks/search.py reads its own results."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_rungs_of_images_are_alike_for_all_arms(
     """Everything but training and judging: those take minutes."""
     asked: list[tuple[str, float, int]] = []
 
-    def advance(trial: Any, images: ImageSet, guide: Any, out: Path, target: int) -> int:
+    def advance(trial: Any, images: ImageSet, guide: Any, out: Path, target: int, quiet: bool) -> int:
         asked.append((trial.key, trial.config.kimg, target))
         return target
 
@@ -79,3 +80,29 @@ def test_rungs_of_images_are_alike_for_all_arms(
     monkeypatch.setattr(search, "open_teacher", lambda *_: tiny_teacher(seed=1))
     with pytest.raises(InputError, match="holds figures of something else"):
         search.main([*asks, "--kimg", "0.5", "1", "--keep", "1"])
+
+
+def test_arms_side_by_side_come_back_with_their_own_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bench:
+        def figures(self, attempt: Any, out: Path, quiet: bool) -> tuple[dict[str, float], dict[str, float]]:
+            if attempt.target < 0:
+                raise InputError("an arm that cannot be trained")
+            return {"images": attempt.target}, {"judge/fid": 2.0}
+
+    monkeypatch.setattr(search, "_bench", Bench())
+    trials = [search.Trial("all", seed, search.arm({})) for seed in range(5)]
+    attempts = [search.Attempt(trial, 100 * trial.seed) for trial in trials]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(search.run_all(attempts, Bench(), pool, tmp_path, "2 minutes"))
+        assert {a.trial.seed: figures["images"] for a, figures, _ in found} == {k: 100 * k for k in range(5)}
+        assert all(floor == {"judge/fid": 2.0} for *_, floor in found)
+        with pytest.raises(InputError, match="cannot be trained"):
+            list(search.run_all([search.Attempt(trials[0], -1)], Bench(), pool, tmp_path, "2 minutes"))
+
+
+def test_an_arm_whose_settings_changed_is_not_mixed_with_its_old_figures(tmp_path: Path) -> None:
+    results: dict[str, Any] = {}
+    search.claim_settings(results, {"all": search.arm({})}, tmp_path)
+    search.claim_settings(results, {"all": search.arm({}, seed=3, kimg=5.0), "none": search.arm({})}, tmp_path)
+    with pytest.raises(InputError, match="'all' with another gamma; choose"):
+        search.claim_settings(results, {"all": search.arm({"gamma": 1.0})}, tmp_path)
