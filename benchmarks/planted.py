@@ -42,7 +42,6 @@ from expressivegan.health import health_check
 from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
-from expressivegan.training.guidance import fold_norms
 
 LEAST_RECALL = 0.5  # over that of real images
 LEAST_AGREEMENT = -0.25  # less that on real images
@@ -125,7 +124,6 @@ def main() -> int:
     asked = {"kimg": options.kimg, "data": images.data_hash, "teacher": state_hash(teacher)}
     claim(kept, "asked", asked, options.out)
     results = kept.setdefault("runs", {})
-    fold_norms(teacher.backbone)
     guide = Guide(teacher, images.classes, images.reference)
     table = arms(images, options.kimg)
     among("--only", options.only, table)

@@ -27,12 +27,14 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,11 +57,10 @@ from expressivegan.console import console, figures_line, progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.devices import make_fabric
-from expressivegan.errors import InputError
+from expressivegan.errors import InputError, TrainingError
 from expressivegan.intervals import plain
 from expressivegan.teacher import open_teacher
 from expressivegan.training import Guide, train
-from expressivegan.training.guidance import fold_norms
 from expressivegan.training.run import Run
 
 RESOLUTION = 64
@@ -130,6 +131,10 @@ class Attempt:
     target: int
 
 
+Outcome = tuple[Attempt, dict[str, float] | str, dict[str, float]]
+"""An attempt, its figures or why there are none, and the figures of real images."""
+
+
 class Bench:
     """What every attempt needs: real images, the teacher, the judges."""
 
@@ -137,7 +142,6 @@ class Bench:
         self.images = load_images(data, RESOLUTION)
         found = open_teacher(teacher)
         self.teacher_hash = state_hash(found)
-        fold_norms(found.backbone)
         self.guide = Guide(found, self.images.classes, self.images.reference)
         self.judging = Judging(self.images)
 
@@ -147,11 +151,22 @@ class Bench:
         figures = {"images": seen} | self.judging.score(attempt.trial.run(out))
         return figures, self.judging.floor
 
+    def outcome(self, attempt: Attempt, out: Path, quiet: bool = True) -> Outcome:
+        """`figures`, or the sentence with which training failed: an arm that diverges is no reason to end a search."""
+        try:
+            return attempt, *self.figures(attempt, out, quiet)
+        except TrainingError as error:
+            return attempt, str(error), {}
+
 
 def advance(trial: Trial, images: ImageSet, guide: Guide, out: Path, target: int, quiet: bool) -> int:
     """Trains a trial up to a number of images, from where it stands, and returns that number."""
     run = trial.run(out)
     there = max((int(path.stem) for path in list_checkpoints(run / "checkpoints")), default=0)
+    if there > target + 8 * trial.config.batch:  # progress is told after every eighth step
+        raise InputError(
+            f"--out (={out}) holds {trial.key} after {there} images, more than {target}; choose another folder"
+        )
     if there >= target:
         return there
     asked = False
@@ -180,28 +195,35 @@ _bench: Bench | None = None  # of a process that --jobs started
 
 def _begin(data: str, teacher: str) -> None:
     global _bench
+    os.setpgrp()  # Ctrl-C is for the search, which asks each training once to save: asked twice, it would not
     torch.set_num_threads(1)
     _bench = Bench(data, teacher)
 
 
-def _one(attempt: Attempt, out: Path) -> tuple[dict[str, float], dict[str, float]]:
+def _one(attempt: Attempt, out: Path) -> Outcome:
     assert _bench is not None
-    return _bench.figures(attempt, out, quiet=True)
+    try:
+        return _bench.outcome(attempt, out)
+    except KeyboardInterrupt:  # saved
+        os._exit(130)  # the pool would hand it the next arm
 
 
 def run_all(
-    attempts: Sequence[Attempt], bench: Bench, pool: ProcessPoolExecutor | None, out: Path, title: str
-) -> Iterator[tuple[Attempt, dict[str, float], dict[str, float]]]:
-    """Attempts with their figures and the floor, as they end; side by side in a pool."""
+    attempts: Sequence[Attempt], bench: Bench, pool: Executor | None, out: Path, title: str
+) -> Iterator[Outcome]:
+    """Attempts with what came of them, as they end; side by side in a pool."""
     if pool is None:
         for attempt in attempts:
-            yield attempt, *bench.figures(attempt, out, quiet=False)
+            yield bench.outcome(attempt, out, quiet=False)
         return
-    waiting = {pool.submit(_one, attempt, out): attempt for attempt in attempts}
+    waiting = [pool.submit(_one, attempt, out) for attempt in attempts]
     with progress_bar(title) as bar:
         bar(0, len(waiting), "")
         for k, future in enumerate(as_completed(waiting)):
-            yield waiting[future], *future.result()
+            try:
+                yield future.result()
+            except BrokenProcessPool as error:
+                raise KeyboardInterrupt from error  # somebody stopped a process
             bar(k + 1, len(waiting), "arms")
 
 
@@ -260,13 +282,22 @@ def search(options: argparse.Namespace, results: Results) -> None:
     try:
         for rung in sorted(rungs):
             done = results.setdefault("figures", {}).setdefault(f"{rung:g}", {})
-            missing = [Attempt(t, int(1000 * planned(t.name, rung))) for t in trials if t.key not in done]
+            failed = results.setdefault("failed", {})
+            missing = [
+                Attempt(t, int(1000 * planned(t.name, rung)))
+                for t in trials
+                if t.key not in done and t.key not in failed
+            ]
             with closing(run_all(missing, bench, pool, options.out, f"{rung:g} {unit}")) as ended:
-                for attempt, figures, floor in ended:
+                for attempt, found, floor in ended:
                     key = attempt.trial.key
-                    done[key], results["floor"] = figures, floor
+                    if isinstance(found, str):
+                        failed[key] = said = found
+                    else:
+                        done[key], results["floor"], said = found, floor, line(found)
                     keep()
-                    console.print(f"{key}, {rung:g} {unit}: " + line(figures), highlight=False, markup=False)
+                    console.print(f"{key}, {rung:g} {unit}: {said}", highlight=False, markup=False)
+            trials = [t for t in trials if t.key not in failed]
             scores: dict[str, list[float]] = {}
             for trial in trials:
                 scores.setdefault(trial.name, []).append(done[trial.key]["score"])
@@ -282,7 +313,7 @@ def search(options: argparse.Namespace, results: Results) -> None:
 
 def draw(results: Results, path: Path) -> None:
     """The last rung: a dot a seed, a stroke for their mean; real images are at 1, or at 0 for agreement."""
-    *_, rows = results["figures"].values()
+    rows = results["figures"][max(results["figures"], key=float)]
     arms = arms_of(rows)
     figure = Figure(figsize=(13, 1.8 + 0.28 * len(arms)), layout="constrained")
     panels = [(name, [(space, f"{space}/{name}") for space in SPACES]) for name in FIGURES]
@@ -312,10 +343,14 @@ def draw(results: Results, path: Path) -> None:
 
 def show(results: Results, screen: Console, measure: str | None = None) -> None:
     """Two tables a rung: the figures of each arm, and how far they are from those of the arm `measure`."""
-    measure = measure or next(iter(ARMS[results["search"]["arms"]]))
     unit = "kimg" if "kimg" in results["search"] else "minutes of one core"
-    for rung, rows in results.get("figures", {}).items():
-        show_arms(arms_of(rows), screen, f"{rung} {unit}", measure)
+    for rung, rows in sorted(results.get("figures", {}).items(), key=lambda item: float(item[0])):
+        arms = arms_of(rows)
+        first = next((name for name in ARMS[results["search"]["arms"]] if name in arms), None)
+        if first is not None:
+            show_arms(arms, screen, f"{rung} {unit}", measure or first)
+    for key, reason in results.get("failed", {}).items():
+        screen.print(f"{key} failed: {reason}", highlight=False, markup=False)
 
 
 def merge(results: Results, folders: Sequence[Path]) -> Results:
@@ -337,7 +372,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", help="real images, as expressivegan train takes them; without, only shows")
     parser.add_argument("--teacher", help="model directory of a teacher (expressivegan teach)")
     parser.add_argument("--arms", choices=ARMS, default="recipe", help="which table of arms.py")
-    parser.add_argument("--only", nargs="*", default=[], help="some arms of it; the first is always kept, as measure")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        help="some arms of it; the first of them goes through all rungs, as the measure",
+    )
     parser.add_argument("--rungs", type=float, nargs="+", default=[5, 10, 20], help="minutes of one core")
     parser.add_argument("--kimg", type=float, nargs="+", default=[], help="rungs in thousands of images instead")
     parser.add_argument("--keep", type=float, default=0.5, help="share of the arms that goes on to the next rung")

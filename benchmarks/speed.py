@@ -30,7 +30,6 @@ from expressivegan.config import TrainConfig, preset
 from expressivegan.devices import make_fabric, peak_gib
 from expressivegan.training import Guide
 from expressivegan.training.build import make_networks
-from expressivegan.training.guidance import fold_norms
 from expressivegan.training.run import Run
 from expressivegan.training.steps import Batch
 
@@ -95,7 +94,6 @@ def make_arm(
     config: TrainConfig,
     device: Any,
     *,
-    fold: bool,
     uncached: bool = False,
     backbone: str = "compact-fine",
 ) -> Arm:
@@ -109,8 +107,6 @@ def make_arm(
             reference=reference,
             resolution=images.resolution if backbone.startswith("compact") else 224,
         ).eval()
-    if fold:
-        fold_norms(teacher.backbone)
     guide = Guide(teacher, images.classes, images.reference)
     run = TimedRun(images, config, guide, make_fabric(device, config.precision))
     run.uncached = uncached
@@ -133,18 +129,18 @@ def main() -> int:
     ours = preset("cpu-64").config
     images = load_images(options.data, ours.resolution, progress=False)
     original = equal_width(preset("dcgan").config, images, parameters(ours, images))
-    arms = {"ours": make_arm(images, ours, options.device, fold=True)}
+    arms = {"ours": make_arm(images, ours, options.device)}
     period = ours.penalty_every
     steps = -(-options.steps // period) * period
     # Guided, and without free pairs; augmentation as in the second half of a run, the dearer one
     arms["ours"].run.seen = round(1000 * ours.kimg * max(0.5, 0.99 * ours.free_from))
     arms["ours"].advance(2 * steps)
     alone = peak_gib()
-    arms["original"] = make_arm(images, original, options.device, fold=False)
-    arms["densenet"] = make_arm(images, original, options.device, fold=False, backbone="densenet121")
-    arms["uncached"] = make_arm(images, replace(ours, precision="32-true"), options.device, fold=False, uncached=True)
-    arms["free"] = make_arm(images, ours, options.device, fold=True)
-    arms["unguided"] = make_arm(images, preset("unguided").config, options.device, fold=True)
+    arms["original"] = make_arm(images, original, options.device)
+    arms["densenet"] = make_arm(images, original, options.device, backbone="densenet121")
+    arms["uncached"] = make_arm(images, replace(ours, precision="32-true"), options.device, uncached=True)
+    arms["free"] = make_arm(images, ours, options.device)
+    arms["unguided"] = make_arm(images, preset("unguided").config, options.device)
     for name in ("uncached", "free", "unguided"):
         arms[name].run.seen = arms["ours"].run.seen
     arms["free"].run.seen = 900 * int(ours.kimg)

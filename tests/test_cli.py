@@ -109,6 +109,8 @@ def test_settings_out_of_range(refused: Refused, option: str, value: str, messag
 
 
 def test_teach_at_an_odd_resolution(refused: Refused) -> None:
+    said = refused("teach", "--data", "phantom:30", "--out", "t", "--epochs", "0")
+    assert said.strip() == "expressivegan: epochs (=0) must be at least 1"
     assert "resolution (=100)" in refused("teach", "--data", "phantom:30", "--out", "t", "--resolution", "100")
 
 
@@ -368,6 +370,8 @@ def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused
     settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     assert settings["config"]["free_after"] == 0.25  # free pairs had begun, and go on
     assert settings["config"]["guided_after"] == 0.125
+    ended = json.loads((run / "settings.json").read_text(encoding="utf-8"))["config"]
+    assert (ended["rate"], ended["gamma"]) == (ended["rate_end"], ended["gamma_end"])  # schedules do not start again
 
 
 def test_a_run_fits_its_own_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,30 @@ _PRESETS = "Named settings; every setting below overrides its value. " + " ".joi
 _Model = Annotated[Path, arg(help=_MODEL)]
 
 
+class _OutsideError(ExpressiveGANError):
+    """An `InputError` that the parser of the command line shall not catch, as it does with every `ValueError`."""
+
+
+class _Outside:
+    """Settings whose mistakes are told as those of every command, in one sentence."""
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()  # type: ignore[misc]
+        except InputError as error:
+            raise _OutsideError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Settings(_Outside, TrainConfig):
+    pass
+
+
+@dataclass(frozen=True)
+class _TeachSettings(_Outside, TeachConfig):
+    pass
+
+
 @dataclass
 class Teach:
     """Fit a teacher on the classes of a data set, and say how good it is."""
@@ -40,7 +64,7 @@ class Teach:
     """Side of the images: 7·2^k or 4·2^k; 224 for densenet121."""
     fit: Fit = "stretch"
     """How a picture becomes square."""
-    config: OmitArgPrefixes[TeachConfig] = field(default_factory=TeachConfig)
+    config: OmitArgPrefixes[_TeachSettings] = field(default_factory=_TeachSettings)
     device: Device = "auto"
     """Where to compute."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
@@ -50,19 +74,6 @@ class Teach:
         from expressivegan import commands  # here, so that --help and mistakes need not wait for the networks
 
         commands.teach(self.data, self.out, self.resolution, self.fit, self.config, self.device, self.precision)
-
-
-class _OutsideError(ExpressiveGANError):
-    """An `InputError` that the parser of the command line shall not catch, as it does with every `ValueError`."""
-
-
-@dataclass(frozen=True)
-class _Settings(TrainConfig):
-    def __post_init__(self) -> None:
-        try:
-            super().__post_init__()
-        except InputError as error:
-            raise _OutsideError(str(error)) from error
 
 
 @dataclass
@@ -83,7 +94,8 @@ class Train:
     minutes: float | None = None
     """Budget: turned into --kimg once, after a short calibration, and saved."""
     resume: bool = False
-    """Go on with the run in --out from its newest checkpoint, exactly."""
+    """Go on with the run in --out from its newest checkpoint, exactly. --kimg makes it longer: a finished run goes on
+    with the rate and penalty that it ended with, another's schedules are drawn out."""
     dry_run: bool = False
     """Print resolved settings, parameter counts, memory and expected time; train nothing."""
     device: Device = "auto"

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from expressivegan.atomic import write_text
+from expressivegan.atomic import write_bytes, write_text
 from expressivegan.checkpoint import check_model_directory, list_checkpoints, make_directory, new_directory, read_json
 from expressivegan.config import TeachConfig, TrainConfig, preset
-from expressivegan.console import console, figures_line, progress_bar
+from expressivegan.console import console, figures_line, progress_bar, say
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.data_commands import data_table
@@ -31,10 +31,9 @@ from expressivegan.training import Guide, RunDirectory, TrainResult
 from expressivegan.training import train as run_training
 from expressivegan.training.build import make_networks
 from expressivegan.training.curves import draw_curves
-from expressivegan.training.guidance import fold_norms
 from expressivegan.training.loop import calibrate
 from expressivegan.training.start import Start, check_start, open_start
-from expressivegan.weights import find_model, find_teacher, lasting_name, shipped_models
+from expressivegan.weights import find_teacher, lasting_name, shipped_models
 
 
 def teach(
@@ -113,7 +112,6 @@ def _guide(
     if teacher is not None and not teacher.startswith(XRV_PREFIX):
         name = lasting_name(teacher)
         _warn_of_other_data(f"{teacher} was fitted", _data_of(find_teacher(teacher)), images)
-    fold_norms(found.backbone)
     return Guide(found, images.classes, images.reference), name
 
 
@@ -132,7 +130,7 @@ def train(
     resolve_device(device)
     if not dry_run:
         RunDirectory(out).check_new()
-    start = None if init is None else open_start(find_model(init, "init"))
+    start = None if init is None else open_start(init)
     if start is not None:
         check_start(start, config)
     if dry_run:
@@ -142,7 +140,7 @@ def train(
         images = load_images(source, config.resolution, fit=config.fit)
         data_table(images)
         if start is not None:
-            console.print(start.describe(images.classes, config.resolution))
+            say(start.describe(images.classes, config.resolution))
             _warn_of_other_data(f"{init} was trained", start.data_hash, images)
         guide, name = _guide(images, config, teacher, out, device)
         _remember(source, out)
@@ -156,7 +154,7 @@ def _remember(source: str, out: Path) -> None:
 
 
 def resume(out: Path, source: str | None, teacher: str | None, kimg: float | None, device: Device) -> TrainResult:
-    """Goes on with a run, as it was; `kimg` makes it longer."""
+    """Goes on with a run, as it was; `kimg` makes it longer, a finished one with the rate and penalty it ended with."""
     resolve_device(device)
     settings = RunDirectory(out).settings()
     config = TrainConfig.from_json(settings["config"])
@@ -171,6 +169,9 @@ def resume(out: Path, source: str | None, teacher: str | None, kimg: float | Non
             if there and int(there[-1].stem) >= 1000 * share * config.kimg:
                 # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
                 config = replace(config, **{begins: share * config.kimg / kimg})
+        if kimg > config.kimg and there and int(there[-1].stem) > 1000 * config.kimg - config.batch:
+            # A finished run goes on as it ended: schedules drawn out over the longer one would take it back
+            config = replace(config, rate=config.rate_end, gamma=min(config.gamma, config.gamma_end))
         config = replace(config, kimg=kimg)
     if source is None:
         try:
@@ -178,7 +179,10 @@ def resume(out: Path, source: str | None, teacher: str | None, kimg: float | Non
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"--data is missing, and {out} does not say where its data were") from error
     images = load_images(source, config.resolution, fit=config.fit)
-    guide, name = _guide(images, config, teacher or settings.get("teacher"), out, device)
+    named = teacher or settings.get("teacher")
+    if named is None and not RunDirectory(out).teacher.is_dir():
+        raise InputError(f"{RunDirectory(out).teacher} is gone, by which this run was guided; give it with --teacher")
+    guide, name = _guide(images, config, named, out, device)
     return _run(images, config, out, guide, name, None, True, device, quiet=True)
 
 
@@ -223,7 +227,7 @@ def _run(
     if result.stopped:
         raise Stopped(f"stopped after {result.images} of {result.total} images and saved; go on with: "
                       f"expressivegan train --resume --out {out}")  # fmt: skip
-    console.print(f"generator: {result.model}; samples: {out / 'samples'}; curves: {out / 'curves.png'}")
+    say(f"generator: {result.model}; samples: {out / 'samples'}; curves: {out / 'curves.png'}")
     if result.warnings:
         console.print(
             f"[yellow]this run warned {len(result.warnings)} times[/yellow] (settings.json lists all); the last time "
@@ -254,7 +258,6 @@ def _dry_run(
             resolution=config.resolution,
         )
         guide = Guide(fresh, images.classes, images.reference)
-        fold_norms(fresh.eval().backbone)
     elif teacher not in (None, "none"):
         guide, _ = _guide(images, config, teacher, out, device)
     speed = calibrate(images, config, guide, fabric, cache_root(None) / "cams")
@@ -298,7 +301,7 @@ def demo(out: Path, minutes: float, device: Device) -> None:
     model = open_generator(run)
     assert isinstance(model, GeneratorWithCAMGuidance)
     write_sheets(model, out)
-    (out / "curves.png").write_bytes((run / "curves.png").read_bytes())
+    write_bytes(out / "curves.png", (run / "curves.png").read_bytes())
     write_text(out / "README.md", _DEMO + shipped)
     console.print(
         f"look at {out}{os.sep}: samples.png, attention-overlays.png, counterfactual-pairs.png, curves.png, images/"
@@ -313,7 +316,7 @@ def _show_shipped(out: Path) -> str:
         assert isinstance(model, GeneratorWithCAMGuidance)
         folder = make_directory(out / shipped.name)
         write_sheets(model, folder)
-        (folder / "README.md").write_bytes((shipped.folder / "README.md").read_bytes())
+        write_bytes(folder / "README.md", (shipped.folder / "README.md").read_bytes())
         console.print(
             f"{out / shipped.name}{os.sep}: what {shipped.name}, which comes with the package, makes: samples.png, "
             "attention-overlays.png, counterfactual-pairs.png", highlight=False, soft_wrap=True,

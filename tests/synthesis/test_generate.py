@@ -243,7 +243,7 @@ def test_every_png_says_that_it_is_synthetic(model: GeneratorWithCAMGuidance, fo
         path = tmp_path / "out" / kind / "000001-VIRUS.png"
         assert read_provenance(path) == {
             "model": state_hash(model), "seed": 7, "index": 1, "label": "VIRUS", "truncation": 0.5,
-            "style_label": "VIRUS", "steer": None, "precision": "32-true",
+            "style_label": "VIRUS", "steer": None, "precision": "32-true", "deterministic": False,
         }  # fmt: skip
         with Image.open(path) as picture:
             text = picture.text  # type: ignore[attr-defined]
@@ -270,6 +270,9 @@ def test_an_interrupted_generation_is_completed(
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     write_images(folder, whole, 5, deterministic=True)
+    with pytest.raises(InputError, match="differ in deterministic"):
+        write_images(folder, whole, 6)
+    assert "index" not in json.loads((whole / "generation.json").read_text())
 
     def stop(done: int, count: int) -> None:
         if done == 3:

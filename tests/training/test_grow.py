@@ -58,6 +58,10 @@ def coarsest(network: GeneratorWithCAMGuidance, style: Tensor) -> Tensor:
     return found
 
 
+def test_a_model_of_the_package_is_a_start_with_its_discriminator() -> None:
+    assert open_start("kermany-64").D is not None
+
+
 def test_the_path_goes_over_the_doubling_to_the_larger_start() -> None:
     assert [grow.path(64, side) for side in (64, 112, 128, 224)] == [[], [112], [128], [128, 224]]
 

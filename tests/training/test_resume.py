@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, state_hash
-from expressivegan.data import ImageSet
+from command_line import call
+from expressivegan.checkpoint import newest_checkpoint, save_checkpoint, save_model, state_hash
+from expressivegan.data import ImageSet, load_images
 from expressivegan.errors import CheckpointError, InputError
 from expressivegan.synthesis import open_generator
-from expressivegan.training import Guide
+from expressivegan.teacher import open_teacher
+from expressivegan.training import Guide, RunDirectory
 from expressivegan.training.run import Run
 from runs import EVERY_STEP, Killed, differences, go, last_state, metrics
 from tiny import enlarged, phantom_set, tiny_config, tiny_teacher
@@ -171,6 +173,47 @@ def test_a_run_keeps_its_teacher(phantoms: ImageSet, guide: Guide, tmp_path: Pat
     )
     with pytest.warns(UserWarning, match=r"weights of the teacher \(first\) are not those"):
         go(phantoms, tiny_config(kimg=0.02), tmp_path / "run", other, teacher_name="first", resume=True)
+
+
+def test_a_run_made_in_python_keeps_its_teacher_and_goes_on_by_the_command_line(tmp_path: Path) -> None:
+    images = load_images("phantom:60", 32)
+    config = tiny_config(kimg=0.016)
+    teacher = tiny_teacher()
+    go(images, config, tmp_path / "run", Guide(teacher, images.classes, images.reference))
+    assert state_hash(open_teacher(str(tmp_path / "run" / "teacher"))) == state_hash(teacher)
+    longer = ("train", "--resume", "--data", "phantom:60", "--device", "cpu", "--out", tmp_path / "run")
+    assert call(*longer, "--kimg", "0.024") == 0
+    assert last_state(tmp_path / "run")["seen"] == 24
+    shutil.rmtree(tmp_path / "run" / "teacher")
+    assert call(*longer, "--kimg", "0.032") == 2  # no other one is fitted
+    save_model(teacher, tmp_path / "elsewhere", "card")
+    assert call(*longer, "--kimg", "0.032", "--teacher", tmp_path / "elsewhere") == 0
+
+    go(images, config, tmp_path / "unguided", None)
+    assert RunDirectory(tmp_path / "unguided").settings()["teacher"] == "none"
+
+
+def test_a_new_run_has_nothing_of_one_that_reached_no_checkpoint(
+    phantoms: ImageSet, tmp_path: Path, kill_after: Callable[[int | None], None]
+) -> None:
+    run = tmp_path / "run"
+    kill_after(16)
+    with pytest.raises(Killed):
+        go(phantoms, tiny_config(kimg=0.024, sample_every=EVERY_STEP, checkpoint_every=1), run, None)
+    (run / "samples" / "mine.txt").write_text("not of a run")
+    kill_after(None)
+    go(phantoms, tiny_config(kimg=0.012, sample_every=EVERY_STEP), run, None)
+    names = {path.name for path in (run / "samples").iterdir()}
+    assert "000000012-images.png" in names
+    assert not any(name.startswith("000000016") for name in names)
+    assert "mine.txt" in names
+    assert len(list((run / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"config": 3}'])
+def test_settings_of_something_else_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    assert call("train", "--resume", "--out", tmp_path) == 2
 
 
 def test_only_the_newest_checkpoints_are_kept(phantoms: ImageSet, tmp_path: Path) -> None:

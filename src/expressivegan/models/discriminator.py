@@ -123,7 +123,7 @@ class DiscriminatorWithExplain(
             return evidence
 
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, 1) realness alone: what the adversarial loss and the gradient penalties use."""
+        """(B, 1) realness alone, without checking the images: the score of `explain`."""
         return self._evidence(self.features(images), labels).mean(dim=(2, 3))
 
     def explain(self, images: Tensor, labels: Tensor | None = None) -> Explanation:

@@ -92,6 +92,7 @@ def write_images(
             "steer": mark,
             "truncation": truncation,
             "precision": precision,
+            "deterministic": deterministic,
         }
 
     def png(index: int) -> Path:
@@ -138,7 +139,8 @@ def write_images(
     write_text(out / "labels.csv", table.getvalue())
     asked: dict[str, Any] = {"count": count, "label": label, "style_label": style_label, "shortcut_free": shortcut_free}
     asked["steer"] = {"regions": [str(s) for s in steer], "sha256": mark} if steer else None
-    write_text(out / "generation.json", json.dumps(facts(0) | asked, indent=2) + "\n")
+    of_all = {name: value for name, value in facts(0).items() if name != "index"}
+    write_text(out / "generation.json", json.dumps(of_all | asked, indent=2) + "\n")
     return out / "labels.csv"
 
 

@@ -66,8 +66,8 @@ def open_generator(path: str | Path) -> GeneratorWithCAMGuidance | DCGANGenerato
         raise CheckpointError(
             f"model (={path}) is a run that has not written a generator yet; let it reach a checkpoint"
         )
-    method = read_json(folder / "expressivegan.json").get("config", {}).get("method", "expressive")
-    if method == "dcgan":
+    config = read_json(folder / "expressivegan.json").get("config")
+    if isinstance(config, dict) and config.get("method") == "dcgan":
         return open_model(DCGANGenerator, folder).eval().requires_grad_(False)
     return open_model(GeneratorWithCAMGuidance, folder, frame=0.0, grain_by_style=False).eval().requires_grad_(False)
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from expressivegan.atomic import replacing
 from expressivegan.data import ImageSet
 from expressivegan.images import from_uint8, grid, overlay, save_png
 from expressivegan.teacher.cam import CXR_CAM_Teacher
@@ -35,7 +36,8 @@ def draw_confusion(matrices: Mapping[str, npt.NDArray[np.int64]], classes: Seque
         axis.set(title=f"{group} patients", xlabel="predicted", ylabel="true")
         axis.set_xticks(range(len(classes)), classes, fontsize=7)
         axis.set_yticks(range(len(classes)), classes, fontsize=7)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from expressivegan.atomic import replacing
+
 PANELS = {
     "adversarial loss": ("d_adversarial", "g_adversarial", "c_adversarial"),
     "gradient penalties": ("d_r1", "d_r2"),
@@ -33,5 +35,6 @@ def draw_curves(run: Path) -> Path | None:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
     path = run / "curves.png"
-    figure.savefig(path, dpi=90)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")
     return path

@@ -1,5 +1,6 @@
 """What the teacher says about the real images, computed once, and about made ones, in every step."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,13 +25,19 @@ class Guide:
     merged map of findings, which then stands for every class but the reference, and no logits to flip.
 
     Args:
-        teacher: in evaluation mode; its parameters are frozen.
+        teacher: is put into evaluation mode, and its parameters are frozen.
         classes: of the set.
         reference: label of the class without a lesion, or None.
+
+    Attributes:
+        whole: the teacher as it was given.
+        teacher: a copy of it, with batch norms folded into convolutions.
     """
 
     def __init__(self, teacher: CXR_CAM_Teacher, classes: Sequence[str], reference: int | None) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.whole = teacher.eval().requires_grad_(False)
+        self.teacher = copy.deepcopy(self.whole)
+        fold_norms(self.teacher.backbone)
         self.classes = len(classes)
         self.reference = reference
         self.own = teacher.classes == tuple(classes)

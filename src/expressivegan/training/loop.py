@@ -147,7 +147,8 @@ def train(
         config: the settings; on resume those of the run, which the caller reads with `RunDirectory.settings`.
         out: run directory.
         guide: the teacher, or None to train without guidance.
-        teacher_name: how the teacher is called in the settings.
+        teacher_name: how the teacher is called in the settings: a name that `open_teacher` knows, or a path. Without
+            one it is written into the run, where `--resume`, `explain` and `evaluate` find it.
         minutes: a budget, turned into kimg once by a short calibration and saved.
         resume: go on from the newest valid checkpoint.
         init: trained networks to start from (`open_start`), of other data or a smaller resolution; a checkpoint needs
@@ -183,6 +184,8 @@ def train(
     total = max(1, round(1000 * config.kimg / config.batch)) * config.batch
 
     teacher_hash = None if guide is None else state_hash(guide.teacher)
+    if guide is None:
+        teacher_name = "none"
     last_good: Path | None = None
 
     # ---- start or resume ----------------------------------------------------------------------------------------
@@ -216,6 +219,8 @@ def train(
             }
             | ({} if begun is None else {"init": begun})
         )
+        if guide is not None and teacher_name is None:
+            folder.keep_teacher(guide.whole)
         if begun is not None:
             shown, maps, _ = run.sample(8)
             folder.samples(0, shown, maps, columns=8)

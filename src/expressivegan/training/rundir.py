@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from expressivegan.atomic import write_text
-from expressivegan.checkpoint import list_checkpoints, make_directory
+from expressivegan.checkpoint import list_checkpoints, make_directory, save_model, state_hash
 from expressivegan.errors import CheckpointError, InputError
 from expressivegan.images import grid, overlay, save_png
+from expressivegan.teacher import CXR_CAM_Teacher, open_teacher
 
 SETTINGS = "settings.json"
 
@@ -57,6 +58,17 @@ class RunDirectory:
         """Model directory of the discriminator."""
         return self.path / "discriminator"
 
+    @property
+    def teacher(self) -> Path:
+        """Model directory of the run's own teacher, which stands nowhere else."""
+        return self.path / "teacher"
+
+    def keep_teacher(self, teacher: CXR_CAM_Teacher) -> None:
+        """Writes the run's own teacher, where it does not stand already."""
+        if self.teacher.is_dir() and state_hash(open_teacher(str(self.teacher))) == state_hash(teacher):
+            return
+        save_model(teacher, self.teacher, "# CAM teacher\n\nIt guided the run in whose folder it stands.\n")
+
     def check_new(self) -> None:
         """Raises InputError where a run stands here that has reached a checkpoint or made a model."""
         if list_checkpoints(self.checkpoints):
@@ -76,7 +88,11 @@ class RunDirectory:
         make_directory(self.path)
         for folder in (self.checkpoints, self.path / "samples"):
             folder.mkdir(exist_ok=True)
-        (self.path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never reached a checkpoint
+        # of a run that never reached a checkpoint
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        for left in ("samples/*-images.png", "samples/*-maps.png", "tensorboard/events.out.tfevents.*"):
+            for path in self.path.glob(left):
+                path.unlink()
         write_text(self.path / SETTINGS, json.dumps(settings, indent=2) + "\n")
         if not (self.path / "README.md").exists():
             write_text(self.path / "README.md", _README)
@@ -99,6 +115,8 @@ class RunDirectory:
             ) from error
         except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
             raise CheckpointError(f"{self.path / SETTINGS} is damaged ({error})") from error
+        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+            raise CheckpointError(f"{self.path / SETTINGS} is not that of a run; choose the folder of one")
         return found
 
     def log(self, images: int, figures: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ from expressivegan.streams import derive_seed
 from expressivegan.synthesis import open_generator
 from expressivegan.training import grow
 from expressivegan.training.build import make_networks
+from expressivegan.weights import find_model
 
 _BY_CLASS = ("style_embedding.weight", "lesion_embedding.weight", "projection.weight", "class_head.weight",
              "class_head.bias")  # fmt: skip
@@ -64,13 +65,14 @@ class Start:
         return found + ("" if self.D else "; it has no discriminator, so that one begins afresh")
 
 
-def open_start(path: Path) -> Start:
-    """The networks of a run, or of a generator's model directory.
+def open_start(path: str | Path) -> Start:
+    """The networks of a run, of a generator's model directory, or of a model that comes with the package, by its name.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
         InputError: it is of the baseline's kind.
     """
+    path = find_model(path, "init")
     G = open_generator(path)
     if not isinstance(G, GeneratorWithCAMGuidance):
         raise InputError(f"init (={path}) is a dcgan, which does not grow; give a run of method expressive")
