@@ -31,9 +31,9 @@ def censored_match(maps: Tensor, target: Tensor) -> Tensor:
     >>> censored_match(torch.tensor([-3.0, 0.5]), torch.tensor([0.0, 1.0])).item()
     0.125
     """
-    return (maps.clamp(0, 1) - target).square().mean() + (
-        (maps.clamp(max=0).square() * (target > 0)) + ((maps - 1).clamp(min=0).square() * (target < 1))
-    ).mean()
+    gap = maps - target
+    gap = torch.where(target <= 0, gap.clamp(min=0), torch.where(target >= 1, gap.clamp(max=0), gap))
+    return gap.square().mean()
 
 
 def _anatomy(images: Tensor) -> Tensor:
