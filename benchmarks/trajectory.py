@@ -8,7 +8,8 @@
 
 The averaged generator of each checkpoint makes 1,200 images, which are held against reference patients in two feature
 spaces, over what real images of training patients reach (the floor), as in search.py. Runs of one size go into one
-folder. What has been judged is kept in trajectory.json: a killed command goes on where it stopped.
+folder. What has been judged is kept in trajectory.json: a killed command goes on where it stopped. A run of other
+settings under a name that has figures already is refused.
 
 Runs that are called "NAME, seed K" (`"all, seed 0=run0" "none, seed 0=run2" --kimg 1e6`: their last checkpoints) can be
 held against each other by name: `--against` prints means over seeds, and how far each name is from one of them, with
@@ -16,6 +17,7 @@ held against each other by name: `--against` prints means over seeds, and how fa
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
@@ -65,12 +67,33 @@ def chosen(run: Path, kimg: list[float]) -> list[Path]:
     return sorted(near) if kimg else there
 
 
+def identity(run: Path) -> str:
+    """SHA-256 of what a run was trained with: the same name may be trained anew with something else."""
+    settings = read_json(run / "settings.json")
+    known = {key: settings.get(key) for key in ("config", "teacher_hash", "init", "data_hash")}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def claim_names(runs: Mapping[str, Path], results: Results) -> None:
+    """Notes which run each name is of. Raises InputError: a name has figures of another run."""
+    known = results.setdefault("identities", {})
+    for name, run in runs.items():
+        if results.get("runs", {}).get(name) and name not in known:
+            console.print(f"{name}: its figures do not say which run they are of; they are taken to be of {run}")
+        elif known.setdefault(name, identity(run)) != identity(run):
+            raise InputError(
+                f"RUN (={run}) is not the run that the figures of {name!r} are of: it was trained anew with other "
+                "settings, or made longer; give it another name, as NAME=RUN"
+            )
+
+
 def judge(runs: Mapping[str, Path], options: argparse.Namespace, results: Results) -> None:
     """Judges what is missing; `results` is kept as it grows."""
     config = TrainConfig.from_json(read_json(next(iter(runs.values())) / "settings.json")["config"])
     images = load_images(options.data, config.resolution, fit=config.fit)
     asked = {"data": images.data_hash, "resolution": config.resolution}
     claim(results, "judged", asked, options.out)
+    claim_names(runs, results)
     judging = Judging(images)
     for name, run in runs.items():
         rows = results.setdefault("runs", {}).setdefault(name, {})

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +46,23 @@ def test_whole_runs_are_paired_by_seed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "270" in said
     with pytest.raises(InputError, match=r"--against \(=another\) must be among ours, none"):
         trajectory.main(["--out", str(tmp_path), "--against", "another"])
+
+
+def test_figures_of_a_name_are_those_of_one_run(tmp_path: Path) -> None:
+    trajectory = benchmark("trajectory")
+
+    def trained(**settings: object) -> dict[str, Path]:
+        (tmp_path / "settings.json").write_text(json.dumps({"data_hash": "d", "config": {"seed": 0}} | settings))
+        return {"ours": tmp_path}
+
+    results: dict[str, Any] = {}
+    trajectory.claim_names(trained(warnings=[]), results)
+    results["runs"] = {"ours": {"0000020000": {"score": 1.0}}}
+    results = json.loads(json.dumps(results))
+    trajectory.claim_names(trained(warnings=["20 images: what does not matter"]), results)
+    for other in ({"config": {"seed": 1}}, {"teacher_hash": "t"}, {"init": {"model": "m"}}, {"data_hash": "e"}):
+        with pytest.raises(InputError, match=r"is not the run that the figures of 'ours' are of.*another name"):
+            trajectory.claim_names(trained(**other), results)
+    del results["identities"]  # as files were before
+    trajectory.claim_names(trained(), results)
+    assert "ours" not in results["identities"]  # nobody knows
