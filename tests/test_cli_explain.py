@@ -16,6 +16,7 @@ from PIL import Image
 from command_line import Refused, call
 from expressivegan import explain as package
 from expressivegan.checkpoint import save_model
+from expressivegan.data import load_images
 from expressivegan.data.phantom import draw
 from expressivegan.errors import InputError
 from expressivegan.explain import explain_images, opening, peers
@@ -144,6 +145,30 @@ def test_without_the_data(run: Path, chest: Path, tmp_path: Path, monkeypatch: p
     assert stored.notes == ()
     (alone / "explain.ckpt").write_bytes(b"damaged")
     assert explain_images(alone, [chest], methods=()).images[0].verdict is None
+
+
+def test_only_what_the_trainings_images_say_is_stored(
+    run: Path,
+    chest: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Refused,
+) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(run, alone)
+    known = load_images("phantom:240", 32, fit="pad", progress=False).data_hash
+    (alone / "settings.json").write_text(json.dumps({"config": {"fit": "pad"}, "data_hash": known}))
+    (alone / "data.json").unlink()
+    monkeypatch.setenv("EXPRESSIVEGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+    opening.open_explainer(alone, data="phantom:240", methods=(), store=True)
+    stored = (alone / "explain.ckpt").read_bytes()
+    other = ("explain", "--model", alone, chest, "--data", "phantom:300", *NO_PEERS)
+    assert "data (=phantom:300) are others" in refused(*other, "--store", "--out", "refused")
+    assert (alone / "explain.ckpt").read_bytes() == stored
+    assert call(*other, "--out", tmp_path / "others") == 0  # without --store they may be others
+    monkeypatch.setenv("EXPRESSIVEGAN_CACHE", str(tmp_path_factory.mktemp("another")))
+    assert explain_images(alone, [chest], methods=()).images[0].verdict is not None
 
 
 def test_what_real_images_say_is_learnt_once(run: Path, chest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

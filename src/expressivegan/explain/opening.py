@@ -47,13 +47,14 @@ def open_explainer(
         data: the real images that the model was trained on; by default those that the run remembers.
         methods: of other libraries; by default all where the extra `explain` is installed.
         device: where to compute.
-        store: also keep with the model what real images say, so that it explains without them.
+        store: also keep with the model what real images say, so that it explains without them; only of the data that
+            it was trained on.
         label: a class that will be asked for, to be refused before anything is computed.
         progress: called with (done, total, a few words) while learning from real images.
 
     Raises:
         CheckpointError: no such model, or one with neither teacher nor explaining discriminator.
-        InputError: an unknown method, device or class, or a method whose library is missing.
+        InputError: an unknown method, device or class, a method whose library is missing, or other data to store.
         DataError: `data` cannot be read.
     """
     path = find_model(model)
@@ -166,11 +167,18 @@ def _baseline(
     notes: list[str],
     progress: Progress,
 ) -> Baseline | None:
-    key = model_hash(teacher, D, fit)
-    found = find_baseline(path, key, origin_of(path).data_hash) if data is None else None
+    key, origin = model_hash(teacher, D, fit), origin_of(path)
+    found = find_baseline(path, key, origin.data_hash) if data is None else None
     if found is None:
         images = _real_images(path, teacher.resolution if D is None else D.resolution, fit, data, notes)
         if images is not None:
+            if store and origin.data_hash not in (None, images.data_hash):
+                # It would never be found, in the place of what is
+                raise InputError(
+                    f"store (=True) keeps what the images of the training say, and data (={data or origin.source}) are "
+                    f"others (hash {images.data_hash[:12]}, not {str(origin.data_hash)[:12]}); leave it out, for your "
+                    "cache keeps what they say, too"
+                )
             found = find_baseline(path, key, images.data_hash)
             if found is None:
                 found = make_baseline(images, teacher, D, device, progress)
