@@ -59,7 +59,34 @@ def test_a_few_strays_of_a_class_do_not_make_the_set_small(real_set: ImageSet, f
     assert counts == [*full[:2], 0]
     assert len(rows) == sum(counts)
     said = summary({"fidelity": {"spaces": {}, "counts": {"NORMAL": 20, "VIRUS": 0}}})
-    assert said == ["Fidelity and diversity know nothing of VIRUS: there is no synthetic image, or hardly one."]
+    assert said == ["Fidelity knows nothing of VIRUS: there is no real image, no synthetic one, or hardly one."]
+
+
+def test_an_absent_class_does_not_silence_diversity(
+    real_set: ImageSet,
+    fit_cache: Path,
+    tmp_path: Path,
+    honest_run: tuple[dict[str, Any], Path],
+    results_schema: Draft202012Validator,
+) -> None:
+    good = honest()
+    assert good.labels is not None
+    whole = honest_run[0]["sections"]["diversity"]["spaces"]["judge"]
+    for strays, figures in ((0, False), (2, False), (3, True)):
+        kept = np.concatenate([np.flatnonzero(good.labels != 1), np.flatnonzero(good.labels == 1)[:strays]])
+        made = Generated("strays", good.images[kept], good.labels[kept])
+        (tmp_path / str(strays)).mkdir()
+        found = judged(real_set, made, fit_cache, spaces=["judge"]).run(tmp_path / str(strays), ["diversity"])
+        results_schema.validate(found)
+        space = found["sections"]["diversity"]["spaces"]["judge"]
+        assert {name: space[name] for name in ("NORMAL", "VIRUS")} == {
+            name: whole[name] for name in ("NORMAL", "VIRUS")
+        }
+        assert ("BACTERIA" in space) == figures
+        said = [sentence for sentence in found["summary"] if "nothing of BACTERIA" in sentence]
+        assert said == ([] if figures else [
+            "Diversity knows nothing of BACTERIA: that takes 3 synthetic images, and 6 real ones of 2 patients."
+        ])  # fmt: skip
 
 
 def test_what_gives_patients_away_is_a_fault_even_if_it_is_one_class_alone() -> None:
@@ -158,7 +185,9 @@ def test_one_class_alone(
     one = Generated("one class", made.images, np.zeros(N, np.int64))
     found = judged(real_set, one, fit_cache).run(tmp_path, ["diversity", "agreement", "shortcuts"])
     results_schema.validate(found)
-    assert set(found["left_out"]) == {"diversity", "shortcuts"}
+    assert set(found["left_out"]) == {"shortcuts"}
+    assert set(found["sections"]["diversity"]["spaces"]["judge"]) == {"NORMAL"}
+    assert any(said.startswith("Diversity knows nothing of BACTERIA, VIRUS:") for said in found["summary"])
     assert any("BACTERIA has no synthetic image" in sentence for sentence in found["summary"])
 
 

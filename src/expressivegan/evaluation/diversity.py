@@ -89,6 +89,21 @@ def distinct_images(features: npt.ArrayLike, threshold: float) -> int:
     return Neighbours(features, depth=1, precise=False).distinct(threshold)
 
 
+LEAST_REAL, LEAST_PATIENTS, LEAST_MADE = 6, 2, 3
+"""Real images, their patients, and generated images of a class, below which its diversity is not told."""
+
+
+def told_classes(real_labels: Index, fake_labels: Index, patients: npt.ArrayLike, classes: int) -> Index:
+    """Labels of the classes that `diversity_report` does not refuse, in their order."""
+    own = check_patients(patients, len(real_labels))
+    return np.array([k for k in range(classes) if _enough(own[real_labels == k], fake_labels == k)], np.int64)
+
+
+def _enough(own: Index, made: npt.NDArray[np.bool_]) -> bool:
+    """Of one class: numbers of the patients of its real images, and which generated images are of it."""
+    return len(own) >= LEAST_REAL and len(np.unique(own)) >= LEAST_PATIENTS and int(made.sum()) >= LEAST_MADE
+
+
 def diversity_report(
     real_features: npt.ArrayLike,
     fake_features: npt.ArrayLike,
@@ -137,10 +152,10 @@ def diversity_report(
     report = {}
     for label, name in enumerate(classes):
         ours, theirs = real_label == label, fake_label == label
-        if ours.sum() < 6 or len(np.unique(own[ours])) < 2 or theirs.sum() < 3:
+        if not _enough(own[ours], theirs):
             raise InputError(
-                f"class {name} has {ours.sum()} real and {theirs.sum()} generated images; "
-                "at least 6 real ones of 2 patients and 3 generated ones are needed"
+                f"class {name} has {ours.sum()} real and {theirs.sum()} generated images; at least {LEAST_REAL} real "
+                f"ones of {LEAST_PATIENTS} patients and {LEAST_MADE} generated ones are needed"
             )
         report[name] = _class_diversity(real[ours], fake[theirs], own[ours], name, k, n, repeats, seed)
     return report

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from expressivegan.evaluation import agreement, shortcuts
+from expressivegan.evaluation.diversity import LEAST_MADE, LEAST_PATIENTS, LEAST_REAL
 from expressivegan.evaluation.testlog import ordinal
 
 FORMAT = "expressivegan-evaluation"
@@ -37,7 +38,15 @@ def summary(sections: Mapping[str, Any], times: int | None = None, unusable: int
     absent = [label for label, count in sections.get("fidelity", {}).get("counts", {}).items() if count == 0]
     if absent:
         bad.append(
-            f"Fidelity and diversity know nothing of {', '.join(absent)}: there is no synthetic image, or hardly one."
+            f"Fidelity knows nothing of {', '.join(absent)}: there is no real image, no synthetic one, or hardly one."
+        )
+    diversity = sections.get("diversity", {"spaces": {}})
+    told = {label for space in diversity["spaces"].values() for label in space}
+    untold = [label for label in diversity.get("ms_ssim", {}).get("real", {}) if label not in told]
+    if untold:
+        bad.append(
+            f"Diversity knows nothing of {', '.join(untold)}: that takes {LEAST_MADE} synthetic images, and "
+            f"{LEAST_REAL} real ones of {LEAST_PATIENTS} patients."
         )
     for name, space in sections.get("fidelity", {}).get("spaces", {}).items():
         over, place = space["over_floor"], space["place"]
@@ -45,7 +54,7 @@ def summary(sections: Mapping[str, Any], times: int | None = None, unusable: int
         said = f"In the features of {name}, FID {ratio}, {place['fid']}; recall is {place['recall']}."
         faulty = over["fid"] is None or over["fid"] > _FAR_FROM_FLOOR or (over["recall"] or 0) < _LOW_RECALL
         (bad if faulty else good).append(said)
-    for name, space in sections.get("diversity", {}).get("spaces", {}).items():
+    for name, space in diversity["spaces"].items():
         twins_more = {label: row["duplicate_rate"] - row["duplicate_rate_real"] for label, row in space.items()}
         for label, row in space.items():
             if twins_more[label] > _MORE_TWINS:

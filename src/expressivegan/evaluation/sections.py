@@ -14,7 +14,7 @@ import numpy as np
 from expressivegan.evaluation.agreement import agreement_report
 from expressivegan.evaluation.anatomy import anatomy_report
 from expressivegan.evaluation.comparison import Comparison
-from expressivegan.evaluation.diversity import diversity_report
+from expressivegan.evaluation.diversity import diversity_report, told_classes
 from expressivegan.evaluation.faithfulness import Networks, faithfulness_section
 from expressivegan.evaluation.features import JudgeClassifier
 from expressivegan.evaluation.fidelity import Reference
@@ -103,17 +103,27 @@ def measure_diversity(of: Comparison, progress: Progress) -> dict[str, Any]:
     """Distances, near-twins and MS-SSIM within each class, beside those of real images."""
     assert of.made.labels is not None
     real, labels, patients = of.pixels(), of.labels(), of.patients()
+    classes, made = of.data.classes, of.made.labels
+    # A class with hardly an image is no reason to say nothing of the others; the summary names it
+    told = told_classes(labels, made, patients, len(classes))
+    told = told if len(told) else np.arange(len(classes))  # nothing to say: refused below, with the reason
+    rows, theirs = np.isin(labels, told), np.isin(made, told)
     found: dict[str, Any] = {"spaces": {}}
     for done, name in enumerate(of.spaces):
         progress(done, len(of.spaces) + 1, name)
-        ours, theirs = of.features(name, real), of.features(name, of.made.images)
-        arguments = (ours, theirs, labels, of.made.labels, of.data.classes)
-        found["spaces"][name] = diversity_report(*arguments, patients=patients, seed=of.seed)
+        found["spaces"][name] = diversity_report(
+            of.features(name, real)[rows],
+            of.features(name, of.made.images)[theirs],
+            np.searchsorted(told, labels[rows]),
+            np.searchsorted(told, made[theirs]),
+            [classes[k] for k in told],
+            patients=patients[rows],
+            seed=of.seed,
+        )
     progress(len(of.spaces), len(of.spaces) + 1, "MS-SSIM")
-    classes = of.data.classes
     found["ms_ssim"] = {
         "real": ssim_diversity(real, labels, classes, patients=patients, seed=of.seed),
-        "generated": ssim_diversity(of.made.images, of.made.labels, classes, seed=of.seed),
+        "generated": ssim_diversity(of.made.images, made, classes, seed=of.seed),
     }
     return found
 
