@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from command_line import Refused, call
+from expressivegan.atomic import write_text
 from expressivegan.checkpoint import save_model
 from expressivegan.data import load_images
 from expressivegan.evaluation import from_model
@@ -146,6 +148,29 @@ def test_an_interrupted_evaluation_leaves_no_earlier_results(
     assert not (out / "results.csv").exists()
     assert not list(out.rglob("*.png"))
     assert (out / "parts" / "shortcuts.json").exists()
+
+
+def test_a_kill_between_the_results_leaves_a_folder_that_goes_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = (*DATA, "--model", run, "--num", 90, "--sections", "shortcuts", "--out", out)
+    whole = ("results.csv", "results.json")
+    for attribute in ("expressivegan.evaluate_command.write_text", "pathlib.Path.unlink"):
+        work, done = (write_text, []) if attribute.endswith("write_text") else (Path.unlink, [])
+
+        def stop(path: Path, *given: Any, work: Any = work, done: list[str] = done, **options: Any) -> None:
+            if path.name in whole and done:
+                raise KeyboardInterrupt
+            work(path, *given, **options)
+            done += [path.name] * (path.name in whole)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(attribute, stop)
+            assert call(*command) != 0
+        assert len([name for name in whole if (out / name).exists()]) == 1  # of two
+        assert call(*command) == 0
+        assert all((out / name).exists() for name in whole)
 
 
 def test_a_generator_within_a_run_is_logged_in_the_run(run: Path) -> None:

@@ -99,8 +99,9 @@ def evaluate(
             bar(1000, 1000, "drawing")
             write_figures(results, out)
             write_galleries(results, evaluation, out)
-        write_text(out / "results.csv", _csv(results["sections"]))
+        # results.json says whose both are: the first to come and the last to go, so that a kill leaves no table alone
         write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(out / "results.csv", _csv(results["sections"]))
     _show(results)
     say(f"results: {out / 'results.json'}")
 
@@ -128,7 +129,7 @@ def _remove_results(out: Path) -> None:
     if (out / "results.json").exists():
         earlier = read_json(out / "results.json").get("generated", {}).get("source")
         say(f"the earlier results in {out}, of {earlier}, are replaced")
-    for name in ("results.json", "results.csv"):
+    for name in ("results.csv", "results.json"):
         (out / name).unlink(missing_ok=True)
     remove_figures(out)
     remove_galleries(out)
