@@ -198,6 +198,15 @@ def test_nothing_can_be_measured_of_a_handful(real_set: ImageSet, fit_cache: Pat
     assert not any(tmp_path.iterdir())
 
 
+def test_images_without_labels_where_nobody_has_the_last_class(real_set: ImageSet, fit_cache: Path) -> None:
+    rest = np.where((real_set.groups == "reference") & (real_set.labels == 2), "train", real_set.groups)
+    made = Generated("bare", honest().images, None)
+    of = judged(replace(real_set, groups=rest), made, fit_cache, spaces=["judge"])
+    found = SECTIONS["fidelity"].measure(of, lambda *_: None)
+    assert found["counts"]["VIRUS"] == 0
+    assert sum(found["counts"].values()) == found["n"] > 0
+
+
 def test_images_without_labels_have_fidelity_and_memorisation(
     real_set: ImageSet, fit_cache: Path, tmp_path: Path, results_schema: Draft202012Validator
 ) -> None:

@@ -164,7 +164,8 @@ class Comparison:
         real = self.labels()
         if self.made.labels is None:
             n = min(len(real), len(self.made.images), len(self.labels("train")))
-            counts = np.floor(np.bincount(real) * (n / len(real))).astype(int).tolist()
+            every = np.bincount(real, minlength=len(self.data.classes))
+            counts = np.floor(every * (n / len(real))).astype(int).tolist()
             rows = draw_mix(real, counts, self.seed, "reference")
             drawn = np.random.default_rng(self.seed).permutation(len(self.made.images))[: len(rows)]
             return rows, drawn.astype(np.int64), counts
