@@ -1,10 +1,13 @@
-"""What the benchmarks refuse alike: names that no table has, and a folder that holds figures of something else."""
+"""What the benchmarks refuse alike: unknown names, a folder of other figures, data that a model was not trained on."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from expressivegan.data import ImageSet, load_images
 from expressivegan.errors import InputError
+from expressivegan.synthesis.origin import check_data, origin_of
+from expressivegan.weights import find_model
 
 
 def among(option: str, names: Sequence[str], known: Iterable[str]) -> None:
@@ -19,3 +22,16 @@ def claim(kept: dict[str, Any], key: str, asked: dict[str, Any], out: Path) -> N
     """Notes under `key` what the figures in `kept` are of. Raises InputError: they are of something else."""
     if kept.setdefault(key, asked) != asked:
         raise InputError(f"--out (={out}) holds figures of something else ({kept[key]}); choose another folder")
+
+
+def data_of_model(model: Path, classes: Sequence[str], resolution: int, source: str, other_data: bool) -> ImageSet:
+    """Real images as a model saw them. Raises InputError: a judge might be fitted on patients that it learnt from."""
+    origin = origin_of(find_model(model))
+    data = load_images(source, resolution, fit=origin.fit)
+    check_data(origin, data, other_data=other_data)
+    if tuple(data.classes) != tuple(classes):  # labels are numbers from here on
+        raise InputError(
+            f"--model (={model}) knows {', '.join(classes)}, and --data (={source}) hold {', '.join(data.classes)}; "
+            "give the data that it was trained on"
+        )
+    return data

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from asked import data_of_model
 from ending import leave
 from rich.console import Console
 
@@ -70,16 +71,18 @@ def main() -> int:
     parser.add_argument(
         "--count", type=int, default=COUNT, help="images with a disease, and generated images of a class"
     )
+    parser.add_argument("--other-data", action="store_true", help="the run was trained on others, as in evaluate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     model = open_for_evaluation(arguments.model)
-    networks, side = open_networks(model, arguments.teacher), model.network.resolution
+    side, classes = model.network.resolution, model.network.class_set.names
+    data = data_of_model(model.path, classes, side, arguments.data, arguments.other_data)
+    networks = open_networks(model, arguments.teacher)
     if arguments.phantom is not None:
         results["phantoms"] = on_phantoms(arguments.phantom, side, arguments)
         show(results["phantoms"])
-    data = load_images(arguments.data, side, fit=model.origin.fit)
     judge = judge_of(data)
     with progress_bar("faithfulness") as bar:
         results["run"] = faithfulness_section(

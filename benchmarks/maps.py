@@ -31,12 +31,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from asked import data_of_model
 from ending import leave
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from expressivegan.data import load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.errors import InputError
 from expressivegan.evaluation import JudgeClassifier
@@ -183,12 +183,13 @@ def main() -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--count", type=int, default=256, help="images of each class")
+    parser.add_argument("--other-data", action="store_true", help="the model was trained on others, as in evaluate")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     model = open_generator(arguments.model)
     if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
         raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
-    data = load_images(arguments.data, model.resolution)
+    data = data_of_model(arguments.model, model.classes, model.resolution, arguments.data, arguments.other_data)
     judged = data.indices("judge")
     judge = JudgeClassifier.fit(
         np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"

@@ -38,6 +38,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from asked import data_of_model
 from ending import leave
 from instruments import Instrument, fit_instruments
 from rich.console import Console
@@ -54,7 +55,6 @@ from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.streams import generator
 from expressivegan.synthesis import ZONES, open_generator, steering_map
 from expressivegan.synthesis.generate import latent
-from expressivegan.synthesis.origin import origin_of
 from expressivegan.synthesis.steering import ellipse_maps
 
 NAMES = tuple(ZONES)
@@ -234,14 +234,16 @@ def main() -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--count", type=int, default=96, help="children of each class")
+    parser.add_argument("--other-data", action="store_true", help="the model was trained on others, as in evaluate")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    model, fit = None, "stretch"
+    model, data = None, None
     if arguments.model is not None:
-        model, fit = open_generator(arguments.model), origin_of(arguments.model).fit
+        model = open_generator(arguments.model)
         if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
             raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
-    data = load_images(arguments.data, 64 if model is None else model.resolution, fit=fit)
+        data = data_of_model(arguments.model, model.classes, model.resolution, arguments.data, arguments.other_data)
+    data = load_images(arguments.data, 64) if data is None else data
     if data.reference is None:
         raise InputError(f"--data (={arguments.data}) must have a class without disease, such as NORMAL")
     results: dict[str, dict[str, dict[str, Interval]]] = {}
