@@ -275,7 +275,8 @@ class Evaluate:
     fit: Fit | None = None
     """How images of a folder, and the real ones beside them, become square; default stretch. A model has its own."""
     features: tuple[str, ...] = ("judge", "selfsup")
-    """Feature spaces: judge, selfsup, xrv:NAME, inception[:PATH], rad-dino[:PATH], module:NAME:ATTRIBUTE, onnx:PATH."""
+    """Feature spaces of the standard suite: judge, selfsup, xrv:NAME, inception[:PATH], rad-dino[:PATH],
+    module:NAME:ATTRIBUTE, onnx:PATH."""
     feature_resolution: int | None = None
     """Side at which judge and selfsup see images; default the images' own, from 64 to 128. They are fitted once for
     each size."""

@@ -60,13 +60,13 @@ def evaluate(
     if (model is None) == (images is None):
         raise InputError("give either --model or --images: a model of ours, or a folder of images made by any tool")
     if suite != "standard":
-        _check_suite(suite, images, sections)
+        _check_suite(suite, images, sections, features)
     elif teachers:
         raise InputError(f"--teachers (={teachers[0]}) go with --suite faithfulness; leave them out")
     for name, given in (("resolution", resolution), ("fit", fit)):
         if model is not None and given is not None:
             raise InputError(f"--{name} (={given}) goes with --images; a model is judged at its own")
-    _check_arguments(suite, images, num, features, seed)
+    _check_arguments(images, num, features, seed)
     if images is not None and other_data:
         raise InputError("--other-data says that a model was trained on others; it does not go with --images")
     opened = None if model is None else open_for_evaluation(model)
@@ -106,7 +106,7 @@ def evaluate(
     say(f"results: {out / 'results.json'}")
 
 
-def _check_arguments(suite: str, images: str | None, num: int | None, features: Sequence[str], seed: int) -> None:
+def _check_arguments(images: str | None, num: int | None, features: Sequence[str], seed: int) -> None:
     if seed < 0:
         raise InputError(f"--seed (={seed}) must be 0 or more")
     if not features:
@@ -153,13 +153,18 @@ def open_networks(model: Model, teachers: Sequence[Path] = ()) -> Networks:
     return Networks(teacher, discriminator, model.network, others, missing)
 
 
-def _check_suite(suite: str, images: str | None, sections: Sequence[str]) -> None:
+def _check_suite(suite: str, images: str | None, sections: Sequence[str], features: Sequence[str]) -> None:
     if images is not None:
         raise InputError(
             f"--images (={images}) have no maps, which --suite {suite} is about; give a run with --model instead"
         )
     if sections:
         raise InputError(f"--sections (={' '.join(sections)}) are of the standard suite; leave them or --suite out")
+    if tuple(features) != tuple(Evaluation.spaces):
+        raise InputError(
+            f"--features (={' '.join(features)}) are of the standard suite, and --suite {suite} asks the judge alone; "
+            "leave them or --suite out"
+        )
 
 
 @contextmanager

@@ -82,6 +82,7 @@ def test_what_has_no_maps_is_said(run: Path, tmp_path: Path, refused: Refused) -
         (("--images", "made"), "--images (=made) have no maps, which --suite faithfulness is about"),
         (("--model", "alone"), "explaining needs a teacher; give the run that holds it"),
         (("--model", "run", "--sections", "anatomy"), "--sections (=anatomy) are of the standard suite"),
+        (("--model", "run", "--features", "judge"), "--features (=judge) are of the standard suite"),
         (("--model", "run", "--teachers", "nowhere"), "nowhere"),
         (("--model", "run", "--suite", "standard", "--teachers", "other"), "--teachers (=other) go with --suite"),
     ):
