@@ -78,8 +78,8 @@ def test_pictures_that_say_nothing_are_counted_against_the_set(tmp_path: Path) -
     assert "4 synthetic pictures were left out" in summary({}, unusable=len(made.unusable))[0]
     (tmp_path / "VIRUS" / "cut.png").write_bytes((tmp_path / "VIRUS" / "1.png").read_bytes()[:200])
     alone = read_generated(str(tmp_path / "VIRUS"), ("NORMAL", "VIRUS"), 32)
-    assert len(alone.images) == 31  # without labels a grey picture is scored as it is
-    assert [r.path for r in alone.unusable] == ["cut.png"]
+    assert len(alone.images) == 30
+    assert [r.path for r in alone.unusable] == ["cut.png", "grey.png"]  # without labels no less than with them
 
 
 def test_reading_colour_and_unequal_sizes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from expressivegan.atomic import write_bytes
 from expressivegan.checkpoint import state_hash
 from expressivegan.data import load_images
-from expressivegan.data.decode import Fit, UnusableError, load_pixels
+from expressivegan.data.decode import Fit, UnusableError, inspect_and_fit
 from expressivegan.data.layout.plan import is_stray
 from expressivegan.data.manifest import Rejected
 from expressivegan.data.store import open_store
@@ -213,7 +213,8 @@ def _unlabelled(folder: Path, resolution: int, fit: Fit) -> Generated:
     images, unusable = [], []
     for name in sorted(store.listing().files):
         try:
-            images.append(load_pixels(store.read(name), resolution, fit))
+            # As labelled ones are read, so that the same pictures are left out
+            images += inspect_and_fit(store.read(name), [(resolution, fit)])[1]
         except UnusableError as error:
             if (mimetypes.guess_type(name)[0] or "").startswith("image/"):  # notes and tables may stand beside them
                 unusable.append(Rejected(name, str(error)))
