@@ -8,6 +8,7 @@ from PIL import Image
 from plant_faults import Planted, plant
 
 from expressivegan.data.doctor import CHECKS, Case, Diagnosis, Finding, diagnose, open_case
+from expressivegan.data.doctor import patients as keyed
 from expressivegan.data.doctor.border import frame_auc, frame_cells
 from expressivegan.data.doctor.crossval import certain, out_of_fold, shortcut_severity, told_label, within_folds
 from expressivegan.data.doctor.features import patch_features
@@ -55,6 +56,32 @@ def test_severities_come_in_order(clean: Diagnosis) -> None:
     order = ["high", "medium", "low", "ok", "skipped"]
     found = [order.index(f.severity) for f in clean.findings]
     assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("same", "coarser", "child"),
+    [
+        ((0.85, 0.82, 0.87), (0.51, 0.48, 0.54), True),
+        ((0.85, 0.82, 0.87), (0.80, 0.75, 0.84), False),  # a coarser key is the child
+        ((0.52, 0.50, 0.54), (0.51, 0.48, 0.54), False),  # neither is
+        ((0.62, 0.50, 0.73), (0.51, 0.48, 0.54), False),  # who knows
+    ],
+)
+def test_a_key_is_called_a_child_where_its_pictures_say_so(
+    cases: dict[str, tuple[Case, Planted]],
+    monkeypatch: pytest.MonkeyPatch,
+    same: tuple[float, float, float],
+    coarser: tuple[float, float, float],
+    child: bool,
+) -> None:
+    case = cases["clean"][0]
+    monkeypatch.setattr(keyed, "_readings", lambda case: {"number": np.full(len(case.records), "1")})
+    monkeypatch.setattr(
+        keyed, "_resemblance", lambda case, keys, apart=None: Interval(*(same if apart is None else coarser))
+    )
+    said = keyed.keys(case).consequence or ""
+    assert f"with AUC {Interval(*same)}" in said
+    assert ("so the key is a child" in said) == child
 
 
 def test_leaking_patients_are_named(cases: dict[str, tuple[Case, Planted]]) -> None:

@@ -14,6 +14,7 @@ from expressivegan.intervals import Interval, auc_interval
 _PAIRS = 4000
 _MANY = 50  # images of one patient that look rather like a key that many share
 _SPLIT_LIST = 100
+_ALIKE = 0.6  # lower end of the AUC from which images that share a key are taken for one child's
 
 
 def across_splits(case: Case) -> Finding:
@@ -86,7 +87,7 @@ def keys(case: Case) -> Finding:
         ]
         if seen[3] is not None:
             figures.append(Figure.of(f"AUC of resemblance: same {name}, another key", seen[3], 0.5))
-            if seen[3].low > 0.6:
+            if seen[3].low > _ALIKE:
                 doubts.append(f"images that share the {name} but not the key resemble each other (AUC {seen[3]})")
     if sizes[largest] > _MANY and sizes[largest] > 0.02 * len(case.records):
         doubts.append(f"{largest!r} alone has {sizes[largest]} images")
@@ -103,7 +104,8 @@ def keys(case: Case) -> Finding:
     )
     both = ""
     if rows and same is not None:
-        both = f" Two images under one key resemble each other with AUC {same}, so the key is a child."
+        child = ", so the key is a child" if same.low > _ALIKE and not doubts else ""
+        both = f" Two images under one key resemble each other with AUC {same}{child}."
     return Finding(
         check,
         "medium" if doubts else "low" if rows or mixed else "ok",
