@@ -124,7 +124,8 @@ def test_a_model_is_judged_on_its_own_data_made_square_in_its_way(
     (run / "settings.json").write_text(json.dumps({"data_hash": known}), encoding="utf-8")
     assert (out / "figures" / "shortcuts.png").exists()
     capsys.readouterr()
-    assert call(*(*DATA, "--images", tmp_path, "--out", out)) == 2  # refused before anything is taken away
+    (tmp_path / "empty").mkdir()
+    assert call(*(*DATA, "--images", tmp_path / "empty", "--out", out)) == 2  # refused before anything is taken away
     assert (out / "results.json").exists()
     assert call(*command[:-1], "memorisation") == 0
     assert "the earlier results" in capsys.readouterr().err
@@ -210,7 +211,10 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path, refused: Refused) -> None
         (("--images", "flat", "--resolution", "0"), "resolution (=0)"),
         (("--images", "flat", "--features"), "--features is empty"),
         (("--images", "flat", "--out", "mine"), "holds a results.json of something else"),
+        (("--images", "flat", "--out", "flat/judged"), "--out (=flat/judged) lies in --images (=flat)"),
+        (("--images", "flat", "--out", "flat"), "--out (=flat) lies in --images (=flat)"),
     ):
         out = () if "--out" in argv else ("--out", "out")
         assert sentence in refused(*DATA, *argv, *out)
+    assert "--out (=evaluation) lies in --images (=.)" in refused(*DATA, "--images", ".")
     assert (tmp_path / "mine" / "results.json").read_text() == '{"accuracy": 0.9}'

@@ -69,6 +69,10 @@ def evaluate(
     _check_arguments(images, num, features, seed)
     if images is not None and other_data:
         raise InputError("--other-data says that a model was trained on others; it does not go with --images")
+    if images is not None and Path(images).resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(
+            f"--out (={out}) lies in --images (={images}), where its pictures would be judged; name a folder outside"
+        )
     opened = None if model is None else open_for_evaluation(model)
     default = 64 if opened is None else opened.network.resolution
     side = default if resolution is None else resolution
