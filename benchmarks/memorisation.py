@@ -6,7 +6,8 @@
 Patients are dealt at random, many times, to three parts: honest generated images (real or drawn ones that stand in
 neither pool), the training pool, the held-out pool. A share of the honest images is replaced by copies of pictures of
 the training pool, changed in one way. Neighbours are looked for once among all images; each draw keeps those that stand
-in its pools, and then runs the test that `memorisation_report` runs; and the same for the images of each class.
+in its pools, takes its threshold of near-duplicates from them, and then runs the test that `memorisation_report` runs;
+and the same for the images of each class. The threshold knows nothing of the images that are called honest.
 
 Test patients are left out. On real images the training part is dealt from the train group, the others from judge and
 reference (`groups`), and, for larger n, all three from all patients (`any patient`): nothing is learnt here.
@@ -26,8 +27,9 @@ from ending import leave
 
 from expressivegan.data import load_images
 from expressivegan.evaluation.memorisation import Calibration, calibrate, memorisation_report
+from expressivegan.evaluation.memorisation.calibration import SAME_FILE, near_duplicate_threshold
 from expressivegan.evaluation.memorisation.cheats import KINDS, partners, replay
-from expressivegan.evaluation.memorisation.distances import Neighbours, make_pool, search
+from expressivegan.evaluation.memorisation.distances import Neighbours, likeness, make_pool, search
 from expressivegan.evaluation.memorisation.permutation import ALPHA, Evidence, copies_p_value, test_excess
 from expressivegan.intervals import share_interval
 
@@ -35,6 +37,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 KEEP, SHORTLIST = 24, (16, 10)
 SHARES = (0.02, 0.1, 1.0)
+CALIBRATING, PER_PATIENT = 1000, 5  # pairs of repeats, of strangers, and of one patient at most, as in `calibrate`
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,24 @@ class World:
     """(P,) class and number of exposures."""
     honest: Bank
     cheats: dict[str, Bank]
+    repeats: npt.NDArray[np.float32]
+    """(R,) likeness of two exposures of one patient,"""
+    repeats_of: Ints
+    """(R,) and whose."""
     calibration: Calibration
+    """Of the groups as they are, to be shown; each draw has a threshold of its own."""
+
+
+@dataclass(frozen=True)
+class Deal:
+    """One draw."""
+
+    part: Ints
+    """(P,) 0 generated, 1 training pool, 2 held-out pool."""
+    threshold: float
+    """Likeness of near-duplicates, from its two pools alone."""
+    strangers: tuple[int, int]
+    """Held-out images that are near-duplicates of its training images, and of how many."""
 
 
 def build(images: npt.NDArray[np.uint8], patients: Any, groups: Any, labels: Ints, copies: int, seed: int) -> World:
@@ -82,17 +102,38 @@ def build(images: npt.NDArray[np.uint8], patients: Any, groups: Any, labels: Int
     calibration = calibrate(images[train], patients[train], make_pool(images[train]), images[~train], rng)
     strata = np.searchsorted([1, 2, 5], np.bincount(owner), "left").astype(np.int64)
     strata[owner] += 4 * labels
-    return World(owner.astype(np.int64), group, strata, honest, cheats, calibration)
+    order = np.argsort(owner, kind="stable")
+    nth = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])  # of the patient's exposures
+    chosen = np.flatnonzero((nth > 0) & (nth <= PER_PATIENT))  # each of these beside the one before it
+    first, second = order[chosen - 1], order[chosen]
+    repeats = likeness(images[first], images[second]) if len(first) else np.zeros(0, np.float32)
+    return World(
+        owner.astype(np.int64), group, strata, honest, cheats, repeats, owner[first].astype(np.int64), calibration
+    )
 
 
-def deal(world: World, how: str, rng: np.random.Generator) -> Ints:
-    """(P,) 0 generated, 1 training pool, 2 held-out pool."""
+def deal(world: World, how: str, rng: np.random.Generator) -> Deal:
+    """Deals the patients, and calibrates on the pools."""
     count = len(world.group)
     if how == "any patient":
-        return rng.choice(3, count, p=[0.4, 0.3, 0.3]).astype(np.int64)
+        return calibrated(world, rng.choice(3, count, p=[0.4, 0.3, 0.3]).astype(np.int64), rng)
     part = np.where(rng.random(count) < 0.5, 0, 2)
     part[world.group == "train"] = 1
-    return part
+    return calibrated(world, part, rng)
+
+
+def calibrated(world: World, part: Ints, rng: np.random.Generator) -> Deal:
+    """What `calibrate` says of the pools of one draw, from the neighbours that are known.
+
+    A held-out image none of whose neighbours is a training image is less alike to all of these than to others.
+    """
+    rows = rng.permutation(np.flatnonzero(part[world.owner] == 2))[:CALIBRATING]
+    index = world.honest.found.index[rows]
+    inside = (index >= 0) & (part[world.owner[index]] == 1)
+    strangers = np.where(inside, world.honest.found.likeness[rows], 0).max(1, initial=0)
+    repeats = rng.permutation(world.repeats[part[world.repeats_of] == 1])[:CALIBRATING]
+    threshold = near_duplicate_threshold(repeats[repeats < SAME_FILE], strangers[strangers < SAME_FILE])
+    return Deal(part, threshold, (int((strangers >= threshold).sum()), len(rows)))
 
 
 def evidence(
@@ -115,22 +156,16 @@ def evidence(
     return found, np.array(near, np.int64)
 
 
-def near_real(world: World, part: Ints) -> tuple[int, int]:
-    """Held-out images of one draw that are near-duplicates of its training images, and of how many."""
-    rows = np.flatnonzero(part[world.owner] == 2)[:1000]
-    index, like = world.honest.found.index[rows], world.honest.found.likeness[rows]
-    near = (index >= 0) & (part[world.owner[index]] == 1) & (like >= world.calibration.threshold)
-    return int(near.any(1).sum()), len(rows)
-
-
 def joined(parts: list[Evidence]) -> Evidence:
     return Evidence(*(np.concatenate([getattr(p, name) for p in parts]) for name in Evidence.__dataclass_fields__))
 
 
-def p_value(world: World, part: Ints, made: list[tuple[Bank, Ints]], rng: np.random.Generator) -> float:
-    """Of one draw's generated images, given as rows of banks."""
-    threshold = world.calibration.threshold
-    parts = [evidence(bank, rows, part, world.owner, threshold) for bank, rows in made]
+def p_value(
+    world: World, dealt: Deal, made: list[tuple[Bank, Ints]], rng: np.random.Generator, label: int | None = None
+) -> float:
+    """Of one draw's generated images, given as rows of banks: all of them, or those of one class."""
+    part = dealt.part
+    parts = [evidence(bank, rows, part, world.owner, dealt.threshold) for bank, rows in made]
     images_of = np.bincount(world.owner, minlength=len(world.group))
     pools = part > 0
     number = np.cumsum(pools) - 1
@@ -143,8 +178,11 @@ def p_value(world: World, part: Ints, made: list[tuple[Bank, Ints]], rng: np.ran
     )
     near = np.sum([c for _, c in parts], axis=0)
     odds = images_of[part == 1].sum() / images_of[pools].sum()
+    if label is not None:  # as `by_class`: those of the class or of all, whichever accuse less
+        training, heldout = (int((part[world.owner[world.honest.label == label]] == p).sum()) for p in (1, 2))
+        odds = max(odds, training / max(1, training + heldout))
     n = sum(len(rows) for _, rows in made)
-    p_copies = copies_p_value((int(near[0]), int(near[1])), odds, n, near_real(world, part))
+    p_copies = copies_p_value((int(near[0]), int(near[1])), odds, n, dealt.strangers)
     return test_excess(seen, part[pools] == 1, world.strata[pools], p_copies, 199, rng).p_value
 
 
@@ -161,13 +199,13 @@ def p_values(
 ) -> Iterator[tuple[float, int]]:
     rng = np.random.default_rng(seed)
     for _ in range(draws):
-        part = deal(world, how, rng)
-        honest = rng.permutation(np.flatnonzero(part[world.owner] == 0))[:most]
+        dealt = deal(world, how, rng)
+        honest = rng.permutation(np.flatnonzero(dealt.part[world.owner] == 0))[:most]
         count = 0 if kind is None else max(1, round(share * len(honest)))
         made = [(world.honest, honest[count:])]
         if kind is not None:
-            made.append((world.cheats[kind], planted(world, kind, part, count, None, rng)))
-        yield p_value(world, part, made, rng), len(honest)
+            made.append((world.cheats[kind], planted(world, kind, dealt.part, count, None, rng)))
+        yield p_value(world, dealt, made, rng), len(honest)
 
 
 def rows_by_class(world: World, how: str, share: float, most: int, draws: int, seed: int) -> dict[str, Any]:
@@ -176,16 +214,16 @@ def rows_by_class(world: World, how: str, share: float, most: int, draws: int, s
     caught = {"the replayed class": 0, "another class": 0} if share else {"any class": 0}
     classes = np.unique(world.honest.label)
     for _ in range(draws):
-        part = deal(world, how, rng)
-        honest = rng.permutation(np.flatnonzero(part[world.owner] == 0))[:most]
+        dealt = deal(world, how, rng)
+        honest = rng.permutation(np.flatnonzero(dealt.part[world.owner] == 0))[:most]
         flagged = []
         for k in classes:
             rows = honest[world.honest.label[honest] == k]
             count = max(1, round(share * len(rows))) if share and k == 0 else 0
             made = [(world.honest, rows[count:])]
             if count:
-                made.append((world.cheats["as is"], planted(world, "as is", part, count, 0, rng)))
-            flagged.append(p_value(world, part, made, rng) < ALPHA / len(classes))
+                made.append((world.cheats["as is"], planted(world, "as is", dealt.part, count, 0, rng)))
+            flagged.append(p_value(world, dealt, made, rng, int(k)) < ALPHA / len(classes))
         if share:
             caught["the replayed class"] += flagged[0]
             caught["another class"] += any(flagged[1:])

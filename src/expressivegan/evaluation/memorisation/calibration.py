@@ -64,8 +64,7 @@ def calibrate(
     one_file = int((repeats >= SAME_FILE).sum() + (strangers >= SAME_FILE).sum())
     likenesses, blend = strangers, blend[strangers < SAME_FILE]
     repeats, strangers = np.sort(repeats[repeats < SAME_FILE]), np.sort(strangers[strangers < SAME_FILE])
-    likest = max([_LEAST - _MARGIN, *strangers[-1:], *(np.quantile(repeats, [0.99]) if len(repeats) else [])])
-    threshold = float(min(likest + _MARGIN, SAME_FILE))
+    threshold = near_duplicate_threshold(repeats, strangers)
     return Calibration(
         threshold=threshold,
         blend_threshold=float(min(max([_LEAST, *(blend + _MARGIN)]), SAME_FILE)),
@@ -74,6 +73,12 @@ def calibrate(
         strangers_called_copies=(int((likenesses >= threshold).sum()), len(likenesses)),
         same_file=one_file,
     )
+
+
+def near_duplicate_threshold(repeats: Floats, strangers: Floats) -> float:
+    """Likeness a little above that of the likest strangers and of the likest 1% of repeats, none stored twice."""
+    likest = max([_LEAST - _MARGIN, *strangers, *(np.quantile(repeats, [0.99]) if len(repeats) else [])])
+    return float(min(likest + _MARGIN, SAME_FILE))
 
 
 def _repeats(patients: npt.NDArray[np.str_], rng: np.random.Generator) -> Ints:
