@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from expressivegan.checkpoint import make_directory
 from expressivegan.data import ImageSet, load_images
 from expressivegan.errors import InputError
 from expressivegan.synthesis.origin import check_data, origin_of
@@ -22,6 +23,13 @@ def claim(kept: dict[str, Any], key: str, asked: dict[str, Any], out: Path) -> N
     """Notes under `key` what the figures in `kept` are of. Raises InputError: they are of something else."""
     if kept.setdefault(key, asked) != asked:
         raise InputError(f"--out (={out}) holds figures of something else ({kept[key]}); choose another folder")
+
+
+def results_file(out: Path) -> None:
+    """Raises InputError unless a file can be written there, rather than when hours of work are to be kept."""
+    if out.is_dir():
+        raise InputError(f"--out (={out}) is a folder; name the file to write, such as {out / 'results.json'}")
+    make_directory(out.absolute().parent)
 
 
 def data_of_model(model: Path, classes: Sequence[str], resolution: int, source: str, other_data: bool) -> ImageSet:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from asked import data_of_model
+from asked import data_of_model, results_file
 from ending import leave
 from rich.console import Console
 
+from expressivegan.atomic import write_text
 from expressivegan.console import progress_bar
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
@@ -75,6 +76,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        results_file(arguments.out)
     results: dict[str, Any] = {}
     model = open_for_evaluation(arguments.model)
     side, classes = model.network.resolution, model.network.class_set.names
@@ -90,7 +93,7 @@ def main() -> int:
         )
     show(results["run"])
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_text(arguments.out, json.dumps(results, indent=2) + "\n")
     return 0
 
 

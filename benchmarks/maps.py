@@ -31,12 +31,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from asked import data_of_model
+from asked import data_of_model, results_file
 from ending import leave
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from expressivegan.atomic import write_text
 from expressivegan.data.cache import cache_root
 from expressivegan.errors import InputError
 from expressivegan.evaluation import JudgeClassifier
@@ -186,6 +187,8 @@ def main() -> int:
     parser.add_argument("--other-data", action="store_true", help="the model was trained on others, as in evaluate")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        results_file(arguments.out)
     model = open_generator(arguments.model)
     if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
         raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
@@ -208,7 +211,7 @@ def main() -> int:
     Console(width=40 + 24 * len(columns)).print(table)
     if arguments.out is not None:
         both = {name: row | {"levels": levels[name]} for name, row in results.items()}
-        arguments.out.write_text(json.dumps(plain(both), indent=2) + "\n", encoding="utf-8")
+        write_text(arguments.out, json.dumps(plain(both), indent=2) + "\n")
     return 0
 
 

@@ -23,8 +23,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from asked import results_file
 from ending import leave
 
+from expressivegan.atomic import write_text
 from expressivegan.data import load_images
 from expressivegan.evaluation.memorisation import Calibration, calibrate, memorisation_report
 from expressivegan.evaluation.memorisation.calibration import SAME_FILE, near_duplicate_threshold
@@ -295,6 +297,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run whole reports as well")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    results_file(options.out)
     data = load_images(options.data, options.resolution)
     rows = data.groups != "test"
     images, labels = np.asarray(data.images)[rows], data.labels[rows].astype(np.int64)
@@ -315,7 +318,7 @@ def main() -> None:
         result["power"][how] = simulate(world, how, options.images, options.draws, options.seed)
     if options.report:
         result["reports"] = whole(images, patients, groups, labels, data.classes, options.seed)
-    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(options.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 import prdc as peer_prdc
 import torch
+from asked import results_file
 from ending import leave
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 
+from expressivegan.atomic import write_text
 from expressivegan.evaluation import Reference, diversity_report, fid, kid, prdc
 
 CLASSES = ("NORMAL", "BACTERIA", "VIRUS")
@@ -150,11 +152,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        results_file(arguments.out)
     torch.set_num_threads(arguments.threads)
     with threadpool_limits(arguments.threads):
         results = run(arguments, Console(width=None if sys.stdout.isatty() else 120))
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_text(arguments.out, json.dumps(results, indent=1) + "\n")
     return 0
 
 

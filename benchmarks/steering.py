@@ -38,13 +38,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from asked import data_of_model
+from asked import data_of_model, results_file
 from ending import leave
 from instruments import Instrument, fit_instruments
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from expressivegan.atomic import write_text
 from expressivegan.data import ImageSet, load_images
 from expressivegan.data.cache import cache_root
 from expressivegan.errors import InputError
@@ -237,6 +238,8 @@ def main() -> int:
     parser.add_argument("--other-data", action="store_true", help="the model was trained on others, as in evaluate")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        results_file(arguments.out)
     model, data = None, None
     if arguments.model is not None:
         model = open_generator(arguments.model)
@@ -259,7 +262,7 @@ def main() -> int:
         table.add_row(figure, *(str(results[name][by].get(figure, "")) for name, by in columns))
     Console(width=48 + 24 * len(columns)).print(table)
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps(plain(results), indent=2) + "\n", encoding="utf-8")
+        write_text(arguments.out, json.dumps(plain(results), indent=2) + "\n")
     return 0
 
 

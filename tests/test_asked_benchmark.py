@@ -47,3 +47,21 @@ def test_a_judge_is_not_fitted_on_what_the_model_may_know(
     monkeypatch.setattr("sys.argv", [name, "--data", "phantom:60", "--model", str(run)])
     with pytest.raises(InputError, match="f00d" if mistake == "other data" else "knows VIRUS, BACTERIA, NORMAL"):
         benchmark(name).main()
+
+
+@pytest.mark.parametrize("name", ["maps", "steering", "faithfulness", "memorisation", "metrics"])
+def test_where_results_go_is_known_before_anything_is_done(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    model = ["--model", "nowhere"] if name in ("maps", "steering", "faithfulness") else []
+    data = [] if name == "metrics" else ["--data", "nowhere"]
+    for out, sentence in (
+        (tmp_path, "is a folder; name the file"),
+        (tmp_path / "file" / "out.json", "cannot be written"),
+    ):
+        monkeypatch.setattr("sys.argv", [name, *data, *model, "--out", str(out)])
+        with pytest.raises(InputError, match=sentence):
+            benchmark(name).main()
+    asked.results_file(tmp_path / "new" / "out.json")
+    assert (tmp_path / "new").is_dir()
