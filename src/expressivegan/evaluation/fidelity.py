@@ -179,9 +179,10 @@ def fidelity_report(
     """FID, KID, precision, recall, density and coverage, overall and per class, with 95% intervals.
 
     An interval says how far the figure would move with other reference patients of the same population and other
-    images of the same generator, at the same n. It does not cover what n itself does (FID is biased upwards; all but
-    KID depend on it), nor another fit of the feature space, nor another training run of the generator. KID:
-    see `kid_interval`; precision to coverage: `prdc_intervals`; FID: `fid_interval`.
+    images of the same generator, at the same n. It does not cover what n itself does (FID is biased upwards, and KID
+    where patients have several images; all but KID of one image a patient depend on it), nor another fit of the feature
+    space, nor another training run of the generator. KID: see `kid_interval`; precision to coverage: `prdc_intervals`;
+    FID: `fid_interval`.
 
     Against several generated sets use one `Reference`, which keeps what it knows of the real images.
 

@@ -17,6 +17,10 @@ def kid(real: npt.ArrayLike, fake: npt.ArrayLike) -> float:
     Over the full sets at once, without random subsets, hence exact and without a seed. May be slightly negative. It
     hardly sees repetition: 20 images per class, repeated, score like real ones.
 
+    Unbiased where images are independent. Two images of one patient are not, and their pairs stay among the real ones:
+    where patients have several images the figure is too high, by the share of such pairs times how much more alike they
+    are. Read it beside the floor, which is held against the same real images.
+
     Args:
         real: (n, d) finite, n ≥ 2.
         fake: (m, d), m ≥ 2.
@@ -111,6 +115,9 @@ def kid_interval(
     A patient who is drawn twice is two patients in name only: pairs among the images of one patient count as often as
     the patient was drawn, not that often squared, and no image is paired with itself. Else every draw would hold more
     repetition than the sample, and the interval would lie above the figure.
+
+    Near 0 it is wider than it need be: of equal distributions it held 0 in 99 to 100% of simulated sets (150 images a
+    side), at 1.6 times the width that their spread asks for. It does not take away what pairs of one patient add.
 
     Args:
         real: of the reference, with `drawn` and `own`.
