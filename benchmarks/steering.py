@@ -25,7 +25,9 @@ What an instrument can see at all, of healthy reference children:
   highest point lies in the lesion;
 - `AUC`: of the class against the reference class.
 
-Brackets: 95% intervals over children, of real ones over patients.
+Brackets: 95% intervals. Those of generated children are over children. Of real ones those of `AUC`, `levels` and
+`located` are over patients; `flipped`, and all that is said of lesions of phantoms, counts images as if each were
+another patient's, and is too narrow where patients have several.
 """
 
 import argparse
