@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from expressivegan.atomic import write_text
 from expressivegan.data.cache import cache_root
 from expressivegan.errors import InputError
-from expressivegan.evaluation import JudgeClassifier
+from expressivegan.evaluation import JudgeClassifier, JudgeRecipe
 from expressivegan.images import to_uint8
 from expressivegan.intervals import Interval, mean_interval, plain, share_interval
 from expressivegan.models import GeneratorWithCAMGuidance
@@ -195,7 +195,11 @@ def main() -> int:
     data = data_of_model(arguments.model, model.classes, model.resolution, arguments.data, arguments.other_data)
     judged = data.indices("judge")
     judge = JudgeClassifier.fit(
-        np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"
+        np.asarray(data.images[judged]),
+        data.labels[judged],
+        data.classes,
+        recipe=JudgeRecipe(resolution=model.resolution),
+        cache=cache_root() / "features",
     )
     ill = {name: k for k, name in enumerate(model.classes) if k != model.class_set.reference}
     results = {name: measure(model, judge, k, arguments.count) for name, k in ill.items()}

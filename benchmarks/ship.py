@@ -81,8 +81,7 @@ def pack(run: Path, name: str, data: str, results: Path | None, root: Path = ROO
             local = _PATH.search(file.read_text(encoding="utf-8"))
             if local:
                 raise InputError(f"{file.relative_to(folder)} would hold a local path ({local.group().strip()}...)")
-        total = size_of(folder) + sum(size_of(other.folder) for other in expressivegan.weights.shipped_models()
-                                      if other.name != name)  # fmt: skip
+        total = size_of(folder) + sum(size_of(other) for other in root.glob("[!.]*") if other.name != name)
         if total > LIMIT:
             raise InputError(f"all models of the package together would take {total / 1e6:.1f} MB, of {LIMIT / 1e6:g}")
     return root / name

@@ -328,9 +328,10 @@ PRESETS: dict[str, Preset] = {
         "128 px, 35 to 70 minutes of one CPU core with bfloat16, with --init from a 64 px run",
     ),
     "grow-224": Preset(
-        replace(_SLOWER, resolution=224, kimg=40.0, gamma=10.0, gamma_end=2.5, ema_kimg=5.0, ema_share=0.2,
-                free_after=0.5, logit_kimg=0.0, detail_kimg=0.0, sample_every=2.0, checkpoint_every=4.0),
-        "224 px, an hour of one CPU core, with --init from a 128 px run",
+        replace(_CPU_64, resolution=224, rate=2e-4, kimg=100.0, gamma=10.0, gamma_end=2.5, ema_kimg=5.0, ema_share=0.2,
+                free_after=0.5, guided_after=0.0, logit_kimg=0.0, detail_kimg=0.0, sample_every=5.0,
+                checkpoint_every=5.0),
+        "224 px, 80 minutes of one CPU core with bfloat16, with --init from a 128 px run",
     ),
     "gpu-128": Preset(
         replace(_SLOWER, resolution=128, width=256, batch=64, kimg=2500.0, gamma=6.0, gamma_end=0.6, penalty_every=1,
