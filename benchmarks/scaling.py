@@ -90,7 +90,7 @@ def settings(cell: Cell, name: str = "cpu-64") -> TrainConfig:
 def measure(config: TrainConfig, steps: int, device: str) -> dict[str, Any]:
     """Seconds and counts of an image, and memory of the process; `steps` of each kind are timed."""
     before = (peak_gib() or 0.0) if device == "cpu" else 0.0
-    run = make_arm(pictures(config.resolution, max(32, config.batch)), config, device, fold=True).run
+    run = make_arm(pictures(config.resolution, max(32, config.batch)), config, device).run
     kinds = {True: 0, False: config.batch}  # with penalty, and without
     period = config.penalty_every * config.batch
     start = round(990 * config.kimg * config.free_from) // period * period  # guided, and without free pairs

@@ -151,7 +151,7 @@ def main() -> int:
     config = preset("cpu-64").config
     images = load_images(options.data, config.resolution, progress=False)
     blind = replace(config, cam_weight_g=0.0, logit_weight=0.0, flip_weight=0.0)
-    runs = {n: make_arm(images, c, options.device, fold=True).run for n, c in (("ours", config), ("blind", blind))}
+    runs = {n: make_arm(images, c, options.device).run for n, c in (("ours", config), ("blind", blind))}
     run, device, period = runs["ours"], runs["ours"].fabric.device, config.penalty_every
     times: dict[str, dict[bool, list[float]]] = {name: {False: [], True: []} for name in runs}
     for each in runs.values():
