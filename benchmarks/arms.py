@@ -10,7 +10,7 @@ Settings = dict[str, Any]
 # What a search of the recipe varies, one or two things at a time. Without guidance: the default has none in its first
 # six tenths either, and what begins late would make short arms hard to compare.
 _RECIPE: dict[str, Settings] = {
-    name: UNGUIDED | {"guided_after": 0.0, "free_after": 0.0} | changes
+    name: {"preset": "unguided"} | changes
     for name, changes in {
         "unguided": {},
         "gamma 3 throughout": {"gamma_end": 3.0},

@@ -99,7 +99,7 @@ def _guide(
         if config.asks_teacher:
             console.print("without a teacher, guidance does nothing; --preset unguided has settings that say so")
         return None, "none"
-    own = out / "teacher"
+    own = RunDirectory(out).teacher
     if teacher is None and (own / "model.safetensors").exists() and _data_of(own) not in (None, images.data_hash):
         raise InputError(f"{own} was fitted on other data; choose another --out, or name the teacher with --teacher")
     if teacher is None and not (own / "model.safetensors").exists():
