@@ -374,6 +374,17 @@ def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused
     assert (ended["rate"], ended["gamma"]) == (ended["rate_end"], ended["gamma_end"])  # schedules do not start again
 
 
+def test_a_run_is_made_longer_from_the_newest_checkpoint_that_can_be_read(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    common = ["--data", "phantom:60", "--teacher", "none", *SMALL, "--free-after", "0.75", "--checkpoint-every", "0.004"]
+    assert call("train", *common, "--out", run, "--kimg", "0.008") == 0
+    (run / "checkpoints" / "0000000008.ckpt").write_bytes(b"cut short")
+    assert call("train", "--resume", "--out", run, "--kimg", "0.016", "--device", "cpu") == 0
+    config = json.loads((run / "settings.json").read_text(encoding="utf-8"))["config"]
+    assert config["free_after"] == 0.75  # after 4 of 8 images nothing had begun or ended
+    assert config["rate"] > config["rate_end"]
+
+
 def test_a_run_fits_its_own_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[int] = []
 

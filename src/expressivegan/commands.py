@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 
 from expressivegan.atomic import write_bytes, write_text
-from expressivegan.checkpoint import check_model_directory, list_checkpoints, make_directory, new_directory, read_json
+from expressivegan.checkpoint import check_model_directory, make_directory, new_directory, newest_checkpoint, read_json
 from expressivegan.config import TeachConfig, TrainConfig, preset
 from expressivegan.console import console, figures_line, progress_bar, say
 from expressivegan.data import ImageSet, load_images
@@ -163,13 +163,14 @@ def resume(out: Path, source: str | None, teacher: str | None, kimg: float | Non
             raise InputError(
                 f"--kimg (={kimg:g}) must be at least the run's own {config.kimg:g}: it makes a run longer"
             )
-        there = list_checkpoints(RunDirectory(out).checkpoints)
+        newest = newest_checkpoint(RunDirectory(out).checkpoints)  # that can be read: training goes on from there
+        seen = -1 if newest is None else int(newest[1]["seen"])
         for begins in ("free_after", "guided_after"):
             share = getattr(config, begins)
-            if there and int(there[-1].stem) >= 1000 * share * config.kimg:
+            if seen >= 1000 * share * config.kimg:
                 # What has begun at a share of the shorter run goes on, whatever share of the longer one that is
                 config = replace(config, **{begins: share * config.kimg / kimg})
-        if kimg > config.kimg and there and int(there[-1].stem) > 1000 * config.kimg - config.batch:
+        if kimg > config.kimg and seen > 1000 * config.kimg - config.batch:
             # A finished run goes on as it ended: schedules drawn out over the longer one would take it back
             config = replace(config, rate=config.rate_end, gamma=min(config.gamma, config.gamma_end))
         config = replace(config, kimg=kimg)
