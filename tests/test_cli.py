@@ -376,8 +376,8 @@ def test_a_run_is_made_longer_and_never_shorter(tmp_path: Path, refused: Refused
 
 def test_a_run_is_made_longer_from_the_newest_checkpoint_that_can_be_read(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    common = ["--data", "phantom:60", "--teacher", "none", *SMALL, "--free-after", "0.75", "--checkpoint-every", "0.004"]
-    assert call("train", *common, "--out", run, "--kimg", "0.008") == 0
+    common = ["--data", "phantom:60", "--teacher", "none", *SMALL, "--free-after", "0.75"]
+    assert call("train", *common, "--out", run, "--kimg", "0.008", "--checkpoint-every", "0.004") == 0
     (run / "checkpoints" / "0000000008.ckpt").write_bytes(b"cut short")
     assert call("train", "--resume", "--out", run, "--kimg", "0.016", "--device", "cpu") == 0
     config = json.loads((run / "settings.json").read_text(encoding="utf-8"))["config"]
