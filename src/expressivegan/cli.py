@@ -90,7 +90,8 @@ class Train:
     none. Default: fit one into the run, as `expressivegan teach` does."""
     init: str | None = None
     """Start from the networks of a run, a model directory or a model of the package: to go on with other data, or to
-    grow to a larger --resolution, and keep what they learnt (docs/growing.md)."""
+    grow to a larger --resolution, and keep what they learnt (docs/growing.md). --z-dim, --width and --min-width are
+    theirs then."""
     minutes: float | None = None
     """Budget: turned into --kimg once, after a short calibration, and saved."""
     resume: bool = False
@@ -139,6 +140,7 @@ class Train:
             self.minutes,
             self.device,
             init=self.init,
+            asked=typed,
             dry_run=self.dry_run,
         )
 

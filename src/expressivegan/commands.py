@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from expressivegan.training import train as run_training
 from expressivegan.training.build import make_networks
 from expressivegan.training.curves import draw_curves
 from expressivegan.training.loop import calibrate
-from expressivegan.training.start import Start, check_start, open_start
+from expressivegan.training.start import Start, check_start, like_start, open_start
 from expressivegan.weights import find_teacher, lasting_name, shipped_models
 
 
@@ -124,14 +124,17 @@ def train(
     device: Device,
     *,
     init: str | None = None,
+    asked: Collection[str] = (),
     dry_run: bool = False,
 ) -> TrainResult:
-    """Starts a run, or says what it would be; with `init` from the networks of a run or model."""
+    """Starts a run, or says what it would be; with `init` from the networks of a run or model, and then as large as
+    those, but for what is `asked` otherwise."""
     resolve_device(device)
     if not dry_run:
         RunDirectory(out).check_new()
     start = None if init is None else open_start(init)
     if start is not None:
+        config = like_start(start, config, asked)
         check_start(start, config)
     if dry_run:
         _dry_run(load_images(source, config.resolution, fit=config.fit), config, teacher, init, out, minutes, device)

@@ -237,6 +237,19 @@ def test_the_command_refuses_before_it_writes(start: Start, tmp_path: Path, caps
         assert not out.exists()
 
 
+def test_networks_are_as_wide_as_those_that_they_start_from_whatever_the_preset_says(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("train", "--data", "phantom:60", "--init", start.path, "--teacher", "none", "--resolution", 64, "--batch",
+              4, "--kimg", 0.004, "--device", "cpu", "--precision", "32-true")  # fmt: skip
+    assert call(*common, "--out", tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "settings.json").read_text())["config"]
+    assert (config["z_dim"], config["width"], config["min_width"]) == (8, 8, 4)
+    capsys.readouterr()
+    assert call(*common, "--out", tmp_path / "other", "--width", 16) == 2
+    assert "give --width 8" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_growing_presets_carry_the_weights_of_the_small_one() -> None:
     small = preset("cpu-64").config
     for name, before in (("grow-128", 64), ("grow-224", 128)):

@@ -1,6 +1,6 @@
 """Where a run starts that is no beginning: the networks of a finished one, for other data or a larger resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,18 @@ def open_start(path: str | Path) -> Start:
     return Start(path, G, None if D is None else D.requires_grad_(False), config, None if seen is None else str(seen))
 
 
+def like_start(start: Start, config: TrainConfig, asked: Collection[str] = ()) -> TrainConfig:
+    """The settings with networks as large as those of the start, but for the names in `asked`, which stay."""
+    grows = check_resolution(config.resolution)[1] > check_resolution(start.G.resolution)[1]
+    own: dict[str, Any] = {
+        "z_dim": start.G.z_dim,
+        "width": int(start.config.get("width", 128)),
+        # a finest level narrower than the one before it could not pass it on
+        "min_width": max(int(start.config.get("min_width", 16)), start.G.base_out.in_channels if grows else 0),
+    }
+    return replace(config, **{name: value for name, value in own.items() if name not in asked})
+
+
 def check_start(start: Start, config: TrainConfig) -> None:
     """Raises unless a run of these settings can start there.
 
@@ -102,14 +114,12 @@ def check_start(start: Start, config: TrainConfig) -> None:
             f"resolution (={config.resolution}) cannot be reached in one run from the {G.resolution} of {init}; "
             f"take {' or '.join(map(str, fits))}, and go on from there"
         )
-    least = int(start.config.get("min_width", 16))
-    if more > doublings:  # a finest level narrower than the one before it could not pass it on
-        least = max(least, G.base_out.in_channels)
+    own = like_start(start, config)
     fits_below = _shapes(config, G.resolution, start) == [_shape(n) for n in (G, start.D) if n is not None]
-    if not fits_below or (more > doublings and config.min_width < least):
+    if not fits_below or (more > doublings and config.min_width < own.min_width):
         raise InputError(
             f"width and min_width (={config.width}, {config.min_width}) do not carry the weights of {init} at "
-            f"{config.resolution} px: give --width {start.config.get('width', 128)} --min-width {least}"
+            f"{config.resolution} px: give --width {own.width} --min-width {own.min_width}"
         )
 
 
