@@ -1,6 +1,6 @@
 """How fast does training go? Run: python benchmarks/speed.py [--data DIR] [--check]
 
-Six arms, interleaved, medians of rounds; images per second of whole training steps, penalties included:
+Seven arms, interleaved, medians of rounds; images per second of whole training steps, penalties included:
 
 - ours: preset cpu-64, CAM guidance on; the teacher's maps of real images are computed once and read
 - original: preset dcgan, the loop that this project grew from, at equal parameters: fp32, teacher run in every step
@@ -8,6 +8,7 @@ Six arms, interleaved, medians of rounds; images per second of whole training st
 - uncached: our networks in fp32, and the teacher run on every step's real images
 - free: ours in the last fifth of a run, with styles drawn apart from labels, the lesion critic, and drawn ellipses
 - unguided: preset unguided, the same networks without a teacher
+- before: ours as it was before, width 128 with penalties every 4 steps
 
 It also prints the share of our step that goes into drawing the inputs (data and CAM reading), and the peak of memory.
 The teacher's weights are fresh, since its cost does not depend on them. --check exits with 1 unless the share is
@@ -141,7 +142,8 @@ def main() -> int:
     arms["uncached"] = make_arm(images, replace(ours, precision="32-true"), options.device, uncached=True)
     arms["free"] = make_arm(images, ours, options.device)
     arms["unguided"] = make_arm(images, preset("unguided").config, options.device)
-    for name in ("uncached", "free", "unguided"):
+    arms["before"] = make_arm(images, replace(ours, width=128, penalty_every=4), options.device)
+    for name in ("uncached", "free", "unguided", "before"):
         arms[name].run.seen = arms["ours"].run.seen
     arms["free"].run.seen = 900 * int(ours.kimg)
     lengths = {name: 1 if name == "densenet" else steps for name in arms}  # its steps take seconds
@@ -171,6 +173,7 @@ def main() -> int:
         "ratio_to_uncached_fp32": ratio("uncached"),
         "ratio_to_free": ratio("free"),
         "ratio_to_unguided": ratio("unguided"),
+        "ratio_to_before": ratio("before"),
         "share_of_drawing": round(share, 4),
         "peak_gib_ours_alone": None if alone is None else round(alone, 2),
         "peak_gib_all_arms": None if alone is None else round(peak_gib() or alone, 2),
