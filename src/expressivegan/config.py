@@ -347,7 +347,7 @@ PRESETS: dict[str, Preset] = {
     ),
     # What is left of cpu-64 without a teacher's say is an R3GAN-like network: residual blocks without normalisation,
     # relativistic pairing, R1 + R2. Its networks are cpu-64's own, to the parameter, so nothing but guidance differs.
-    # The lesion stream, 6% of the parameters, is plain capacity then: nothing costs or asks for M; it is 0 for the
+    # The lesion stream, 7% of the parameters, is plain capacity then: nothing costs or asks for M; it is 0 for the
     # reference class and in the frame, as in every generator of ours.
     "unguided": Preset(
         replace(_CPU_64, **UNGUIDED, free_after=0.0, guided_after=0.0),  # type: ignore[arg-type]
