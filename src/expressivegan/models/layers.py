@@ -4,6 +4,7 @@ Residual blocks without normalisation layers, after R3GAN (Huang et al., *The GA
 2024, section 3), with dense instead of grouped convolutions, which are faster on CPUs under double backward.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -82,6 +83,13 @@ def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+@functools.lru_cache(maxsize=64)
+def _shares(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(C, 1, 4, 4): what the cells around it have of each, (1, 3, 3, 1) / 4 along both axes."""
+    share = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 4
+    return torch.outer(share, share).expand(channels, 1, 4, 4).contiguous()
+
+
 class _Upsample(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -94,12 +102,11 @@ class _Upsample(Function):
 
 
 class _Gather(Function):
-    """The adjoint of `_Upsample`: each cell's share of the finer ones around it, (1, 3, 3, 1) / 4 along both axes."""
+    """The adjoint of `_Upsample`: each cell's share of the finer ones around it."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor) -> Tensor:
-        share = grad.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
-        weight = torch.outer(share, share).expand(grad.shape[1], 1, 4, 4)
+        weight = _shares(grad.shape[1], grad.dtype, grad.device)
         return F.conv2d(F.pad(grad, (1, 1, 1, 1), mode="replicate"), weight, stride=2, groups=grad.shape[1])
 
     @staticmethod

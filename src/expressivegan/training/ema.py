@@ -22,6 +22,6 @@ class AveragedModel:
     def update(self, model: nn.Module, images: int, half_life: float) -> None:
         """Moves the average after `images` more images; `half_life` is in images."""
         weight = 1 - 0.5 ** (images / max(half_life, 1e-8))
-        torch._foreach_lerp_(self._parameters, [p.detach() for p in model.parameters()], weight)
+        torch._foreach_lerp_(self._parameters, list(model.parameters()), weight)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from expressivegan.training.pairs import mean_by_group, pairs_within
+
 
 class RealPoints(NamedTuple):
     """What is known of the real images of each class.
@@ -71,14 +73,11 @@ def energy_distance(points: Tensor, labels: Tensor, kinds: Tensor, real: RealPoi
         group: consecutive images that make pairs, so that it does not depend on how a batch is spread over processes.
     """
     to_real = (_all_apart(points, real.points) * real.weights[labels]).sum(1)
-    costs = []
-    for x, from_real, y, kind in zip(*(torch.split(t, group) for t in (points, to_real, labels, kinds)), strict=True):
-        a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
-        same = (y[a] == y[b]) & (kind[a] == kind[b])
-        a, b = a[same], b[same]
-        pairs = from_real[a] + from_real[b] - _apart(x[a], x[b]) - real.spread[y[a]]
-        costs.append(pairs.sum() / max(len(pairs), 1) * len(y))
-    return torch.stack(costs).sum() / len(labels)
+    pairs = pairs_within(len(labels), group, labels.device)
+    a, b = pairs.first, pairs.second
+    costs = to_real[a] + to_real[b] - _apart(points[a], points[b]) - real.spread[labels[a]]
+    alike = (labels[a] == labels[b]) & (kinds[a] == kinds[b])
+    return (mean_by_group(costs, alike, pairs) * pairs.sizes).sum() / len(labels)
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from expressivegan.models.penalised import input_gradients_only
 from expressivegan.teacher import referenced
+from expressivegan.training.pairs import GROUP, mean_by_group, pairs_within
 
 
 def relativistic(better: Tensor, worse: Tensor) -> Tensor:
@@ -43,10 +44,6 @@ def _anatomy(images: Tensor) -> Tensor:
     return small / (small.square().mean(1, keepdim=True) + 1e-6).sqrt()  # a constant image has a gradient, too
 
 
-GROUP = 8
-"""Consecutive images of a batch that are held against each other; a process holds whole groups."""
-
-
 def lost_diversity(real: Tensor, fake: Tensor, labels: Tensor, group: int = GROUP) -> Tensor:
     """How much less than real ones made images of one class differ from each other: 0 is as much, 1 not at all.
 
@@ -59,17 +56,14 @@ def lost_diversity(real: Tensor, fake: Tensor, labels: Tensor, group: int = GROU
         labels: (B,).
         group: images in a group; the last one may be smaller.
     """
-    costs = []
-    for x, g, y in zip(*(torch.split(t, group) for t in (_anatomy(real), _anatomy(fake), labels)), strict=True):
-        a, b = torch.triu_indices(len(y), len(y), 1, device=y.device)
-        same = y[a] == y[b]
-        if not bool(same.any()):
-            costs.append(g.sum() * 0)
-            continue
-        wanted = (x[a] - x[b])[same].norm(dim=1).mean()
-        found = ((g[a] - g[b])[same].square().sum(1) + 1e-8).sqrt().mean()
-        costs.append((1 - found / wanted.clamp_min(1e-3)).clamp_min(0) * len(y))
-    return torch.stack(costs).sum() / len(labels)
+    pairs = pairs_within(len(labels), group, labels.device)
+    a, b = pairs.first, pairs.second
+    x, g = _anatomy(real), _anatomy(fake)
+    same = labels[a] == labels[b]
+    wanted = mean_by_group((x[a] - x[b]).norm(dim=1), same, pairs)
+    found = mean_by_group(((g[a] - g[b]).square().sum(1) + 1e-8).sqrt(), same, pairs)
+    lost = (1 - found / wanted.clamp_min(1e-3)).clamp_min(0)
+    return (torch.where(wanted > 0, lost, 0) * pairs.sizes).sum() / len(labels)
 
 
 def area_cost(mask: Tensor, limit: float) -> Tensor:
@@ -95,18 +89,18 @@ def _disease(logits: Tensor, reference: int) -> Tensor:
     return logits[:, [k for k in range(logits.shape[1]) if k != reference]].amax(1)
 
 
-def base_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0) -> Tensor:
-    """The teacher must prefer the reference class in the bases of diseased images.
+def base_hinge(logits: Tensor, reference: int, margin: float = 1.0) -> Tensor:
+    """(N,): the teacher must prefer the reference class in each of the bases of diseased images.
 
-    A hinge, since a teacher that may be pleased without limit asks for caricatures.
+    A hinge, since a teacher that may be pleased without limit asks for caricatures. Those of the reference class are
+    their own bases, and are not charged.
 
     Args:
-        logits: (B, K) of the bases.
-        labels: (B,) of the images; those of the reference class are their own bases, and are not charged.
+        logits: (N, K) of the bases.
         reference: label of the class without a lesion.
         margin: in logits.
     """
-    return ((margin + _disease(referenced(logits, reference), reference)).clamp_min(0) * (labels != reference)).mean()
+    return (margin + _disease(referenced(logits, reference), reference)).clamp_min(0)
 
 
 def image_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 1.0) -> Tensor:
@@ -115,7 +109,9 @@ def image_hinge(logits: Tensor, labels: Tensor, reference: int, margin: float = 
     It makes clear cases of all images, so it is for the beginning of a run; then `energy_distance` takes its place.
 
     Args:
-        logits: (B, K) of the images; the others as in `base_hinge`.
+        logits: (B, K) of the images.
+        labels: (B,).
+        reference, margin: as of `base_hinge`.
     """
     logits = referenced(logits, reference)
     own = logits[torch.arange(len(labels), device=labels.device), labels]

@@ -24,7 +24,7 @@ from expressivegan.training.dcgan import dcgan_step
 from expressivegan.training.ema import AveragedModel
 from expressivegan.training.energy import evenly, log_power, real_points
 from expressivegan.training.guidance import Guide, look_at_real
-from expressivegan.training.losses import GROUP
+from expressivegan.training.pairs import GROUP
 from expressivegan.training.start import Start, begin_from
 from expressivegan.training.steps import Batch, Networks, Terms, adversarial_step
 from expressivegan.training.views import draw_ellipses

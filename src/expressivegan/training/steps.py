@@ -18,7 +18,6 @@ from expressivegan.training.augment import Augmentation, augment_images, augment
 from expressivegan.training.energy import RealPoints, energy_distance, log_power
 from expressivegan.training.guidance import Guide
 from expressivegan.training.losses import (
-    GROUP,
     area_cost,
     base_hinge,
     censored_match,
@@ -29,6 +28,7 @@ from expressivegan.training.losses import (
     map_match,
     relativistic,
 )
+from expressivegan.training.pairs import GROUP
 from expressivegan.training.views import lung_view
 
 Terms = dict[str, Tensor]
@@ -218,10 +218,13 @@ def _guidance(
     parts: Composition,
     config: TrainConfig,
 ) -> Terms:
-    """What the teacher sees in every second image and in their bases: half as dear as all of them, the hint as good."""
+    """What the teacher sees in every second image, and in the bases of those with a disease: half as dear as all of
+    them, the hint as good."""
     labels = batch.labels[::2]
     n = len(labels)
-    maps, logits = guide(torch.cat([parts.image[::2], parts.base_image[::2]]))
+    flips = config.flip_weight > 0 and guide.own and guide.reference is not None
+    bases = parts.base_image[::2][labels != guide.reference] if flips else parts.base_image[:0]
+    maps, logits = guide(torch.cat([parts.image[::2], bases]))
     terms: Terms = {}
     if config.cam_weight_g > 0:
         shown = maps[torch.arange(n, device=maps.device), labels]  # the reference's own map is 0, and so is its M
@@ -235,7 +238,7 @@ def _guidance(
             seen = referenced(logits[:n].to(real.points.dtype), guide.reference)
             terms["g_logits"] = batch.logits * energy_distance(seen, labels, batch.steered[::2], real, GROUP // 2)
     if config.flip_weight > 0 and guide.reference is not None:
-        cost = base_hinge(logits[n:], labels, guide.reference)
+        cost = base_hinge(logits[n:], guide.reference).sum() / n
         if real is None:
             cost = cost + image_hinge(logits[:n], labels, guide.reference)
         terms["g_flip"] = config.flip_weight * cost
