@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from asked import data_of_model, results_file
 from ending import leave
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +29,7 @@ from steering import LUNGS
 
 from expressivegan.atomic import write_text
 from expressivegan.config import UNPROTECTED
-from expressivegan.data import ImageSet, load_images
+from expressivegan.data import ImageSet
 from expressivegan.data.cache import cache_root
 from expressivegan.data.doctor.crossval import told_label
 from expressivegan.errors import InputError
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     model = open_generator(arguments.model)
     if not isinstance(model, GeneratorWithCAMGuidance) or model.class_set.reference is None:
         raise InputError(f"--model (={arguments.model}) must be a CAM-guided generator with a reference class")
-    data = load_images(arguments.data, model.resolution)
+    data = data_of_model(arguments.model, model.classes, model.resolution, arguments.data, arguments.other_data)
     judged, chosen = data.indices("judge"), data.indices("reference")
     judge = JudgeClassifier.fit(
         np.asarray(data.images[judged]), data.labels[judged], data.classes, cache=cache_root() / "features"
@@ -149,10 +150,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--other-data", action="store_true", help="the model was trained on others, as in evaluate")
     parser.add_argument("--downstream", action="store_true", help="fit classifiers too (minutes each)")
     parser.add_argument("--epochs", type=int, default=12, help="of each such classifier")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        results_file(arguments.out)
     results = run(arguments)
     names = list(results["real"]["agrees"])
     table = Table("set", "frame AUC", "geometry AUC", "probe AUC", *names, title="columns of classes: agreement")
