@@ -189,6 +189,28 @@ def test_one_class_alone(
     assert set(found["sections"]["diversity"]["spaces"]["judge"]) == {"NORMAL"}
     assert any(said.startswith("Diversity knows nothing of BACTERIA, VIRUS:") for said in found["summary"])
     assert any("BACTERIA has no synthetic image" in sentence for sentence in found["summary"])
+    floor = found["sections"]["agreement"]["floor"]
+    assert set(floor) == {"NORMAL", "all"}
+    assert floor["all"]["accuracy"]["value"] == floor["NORMAL"]["accuracy"]["value"]
+
+
+def test_agreement_stands_beside_real_images_of_the_training_patients(
+    real_set: ImageSet, fit_cache: Path, tmp_path: Path
+) -> None:
+    train = real_set.indices("train")
+    copies = Generated("copies", np.asarray(real_set.images[train]), real_set.labels[train])
+    found = {}
+    for of in (honest(), copies):
+        (tmp_path / of.source).mkdir()
+        run = judged(real_set, of, fit_cache).run(tmp_path / of.source, ["agreement"])
+        found[of.source] = run["sections"]["agreement"]
+    floor = found["copies"]["floor"]
+    assert floor == found["honest"]["floor"]  # whatever is judged
+    for name in (*CLASSES, "all"):
+        own = found["copies"]["figures"][name]
+        assert floor[name]["n"] == own["n_fake"]
+        assert floor[name]["accuracy"]["value"] == own["accuracy_fake"]["value"]
+        assert floor[name]["accuracy_difference"]["value"] == own["accuracy_difference"]["value"]
 
 
 def test_nothing_can_be_measured_of_a_handful(real_set: ImageSet, fit_cache: Path, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from expressivegan.evaluation.agreement import agreement_report
+from expressivegan.evaluation.agreement import AgreementReport, agreement_report
 from expressivegan.evaluation.anatomy import anatomy_report
 from expressivegan.evaluation.comparison import Comparison
 from expressivegan.evaluation.diversity import diversity_report, told_classes
@@ -23,6 +24,8 @@ from expressivegan.evaluation.memorisation import memorisation_report
 from expressivegan.evaluation.plan import Progress
 from expressivegan.evaluation.shortcuts import shortcut_report
 from expressivegan.evaluation.ssim import ssim_diversity
+from expressivegan.images import UInt8Array
+from expressivegan.intervals import Ints, plain
 
 FLOOR = "real, other patients"
 HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
@@ -129,20 +132,32 @@ def measure_diversity(of: Comparison, progress: Progress) -> dict[str, Any]:
 
 
 def measure_agreement(of: Comparison, progress: Progress) -> dict[str, Any]:
-    """Whether an independent classifier sees the label that was asked for, beside its accuracy on real images."""
+    """Whether an independent classifier sees the label that was asked for, beside its accuracy on real images; and
+    beside both, as the floor, real images of the training patients, whom it does not know either."""
     assert of.made.labels is not None
     judge = of.space("judge")
     assert isinstance(judge, JudgeClassifier)
-    report = agreement_report(
-        judge.classify(of.features("judge", of.pixels())).astype(np.float64),
-        of.labels(),
-        of.patients(),
-        judge.classify(of.features("judge", of.made.images)).astype(np.float64),
-        of.made.labels,
-        of.data.classes,
-        seed=of.seed,
-    )
-    return report.as_json()
+
+    def beside_real(pixels: UInt8Array, labels: Ints, patients: npt.NDArray[np.str_] | None) -> AgreementReport:
+        return agreement_report(
+            judge.classify(of.features("judge", of.pixels())).astype(np.float64),
+            of.labels(),
+            of.patients(),
+            judge.classify(of.features("judge", pixels)).astype(np.float64),
+            labels,
+            of.data.classes,
+            patients_fake=patients,
+            seed=of.seed,
+        )
+
+    asked = np.isin(of.labels("train"), of.made.labels)  # so that means are over the same classes
+    trained = beside_real(of.pixels("train")[asked], of.labels("train")[asked], of.patients("train")[asked])
+    floor = {
+        name: {"n": row["n_fake"], "accuracy": row["accuracy_fake"]}
+        | {figure: row[figure] for figure in ("accuracy_difference", "auc_difference")}
+        for name, row in trained.figures.items()
+    }
+    return beside_real(of.made.images, of.made.labels, None).as_json() | {"floor": plain(floor)}
 
 
 def measure_anatomy(of: Comparison, progress: Progress) -> dict[str, Any]:

@@ -120,8 +120,11 @@ def draw_agreement(found: Json, classes: Sequence[str]) -> Figure:
         row = found["figures"][scope]
         dot(axes[2], y - 0.12, row["accuracy_real"], REAL, "s")
         dot(axes[2], y + 0.12, row["accuracy_fake"], MADE, "o")
+        if "floor" in found:  # results of earlier versions have none
+            dot(axes[2], y, found["floor"][scope]["accuracy"], REAL, "^")
     name_rows(axes[2], scopes)
-    axes[2].set(xlabel="accuracy of the classifier", title="circle: synthetic, square: real", xlim=(0, 1))
+    axes[2].set(xlabel="accuracy of the classifier", xlim=(0, 1))
+    axes[2].set(title="circle: synthetic, square: real, triangle: real, training patients")
     axes[2].title.set_fontsize(9)
     return figure
 

@@ -32,7 +32,7 @@ def pairs_within(count: int, group: int, device: torch.device) -> Pairs:
     >>> [t.tolist() for t in pairs_within(5, 3, torch.device("cpu"))]
     [[0, 0, 1, 3], [1, 2, 2, 4], [0, 0, 0, 1], [3, 2]]
     """
-    groups = torch.arange(count).split(group)
+    groups = torch.split(torch.arange(count), group)
     first, second = torch.cat([torch.combinations(g) for g in groups]).T
     found = (first, second, first // group, torch.tensor([len(g) for g in groups]))
     return Pairs(*(t.to(device) for t in found))
