@@ -101,7 +101,8 @@ def draw_ladder(name: str, space: Json, n: int) -> Figure:
 
 
 def draw_agreement(found: Json, classes: Sequence[str]) -> Figure:
-    """What an independent classifier says of real and of synthetic images, and its accuracy on either."""
+    """What an independent classifier says of real and of synthetic images, and its accuracy on either; beside
+    them that on real images of the training patients."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.4))
     for axis, side, title in zip(axes, ("real", "fake"), ("real images", "synthetic images"), strict=False):
@@ -118,13 +119,13 @@ def draw_agreement(found: Json, classes: Sequence[str]) -> Figure:
     scopes = [name for name in (*classes, "all") if name in found["figures"]]
     for y, scope in enumerate(scopes):
         row = found["figures"][scope]
-        dot(axes[2], y - 0.12, row["accuracy_real"], REAL, "s")
-        dot(axes[2], y + 0.12, row["accuracy_fake"], MADE, "o")
+        dot(axes[2], y - 0.2, row["accuracy_real"], REAL, "s")
+        dot(axes[2], y + 0.2, row["accuracy_fake"], MADE, "o")
         if "floor" in found:  # results of earlier versions have none
             dot(axes[2], y, found["floor"][scope]["accuracy"], REAL, "^")
     name_rows(axes[2], scopes)
     axes[2].set(xlabel="accuracy of the classifier", xlim=(0, 1))
-    axes[2].set(title="circle: synthetic, square: real, triangle: real, training patients")
+    axes[2].set(title="circle: synthetic, square: real, triangle: training")
     axes[2].title.set_fontsize(9)
     return figure
 
