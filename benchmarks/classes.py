@@ -3,11 +3,11 @@
     python benchmarks/classes.py --data DIR --model RUN [RUN ...] [--judges 4] [--num 4500] [--out results.json]
 
 `evaluate` asks one classifier, and holds what it says against real images of reference patients, of whom a class may
-have few. Here classifiers of several seeds, each fitted on the judge group (five minutes of a core, then kept), are
-held against real images of the training patients, whom they do not know either and of whom there are more. A row is the
-mean over classifiers, in points, of how much more often than in those real images the label is seen, by class, with the
-standard deviation over classifiers. Beside the models: real images of reference patients (the floor), and the same with
-a wrong label for one in ten, which must be told from it.
+have few. Here classifiers of several seeds, each fitted on the judge group (five minutes of a core, then kept; a model
+takes two), are held against real images of the training patients, whom they do not know either and of whom there are
+more. A row is the mean over classifiers, in points, of how much more often than in those real images the label is seen,
+by class, with the standard deviation over classifiers. Beside the models: real images of reference patients (the
+floor), and the same with a wrong label for one in ten, which must be told from it.
 """
 
 import argparse
