@@ -24,9 +24,8 @@ from rich.table import Table
 
 from expressivegan.atomic import write_text
 from expressivegan.data import ImageSet
-from expressivegan.data.cache import cache_root
 from expressivegan.errors import InputError
-from expressivegan.evaluation import JudgeClassifier, from_model
+from expressivegan.evaluation import Comparison, JudgeClassifier, from_model
 from expressivegan.models import GeneratorWithCAMGuidance
 from expressivegan.synthesis import open_generator
 
@@ -34,10 +33,16 @@ Labels = npt.NDArray[np.int64]
 FLOOR, PLANTED = "real, reference patients", "the same, one label in ten wrong"
 
 
-def seen(judge: JudgeClassifier, images: npt.NDArray[np.uint8], labels: Labels) -> list[float]:
-    """By class, the share in percent of its images in which a classifier sees the label."""
-    said = judge.predict(images).argmax(1)
-    return [100 * float((said[labels == k] == k).mean()) for k in range(len(judge.classes))]
+def says(of: Comparison, images: npt.NDArray[np.uint8]) -> Labels:
+    """(N,): the class that the independent classifier of a comparison sees in each image."""
+    judge = of.space("judge")
+    assert isinstance(judge, JudgeClassifier)
+    return judge.classify(of.features("judge", images)).argmax(1)
+
+
+def seen(said: Labels, labels: Labels, classes: int) -> npt.NDArray[np.float64]:
+    """(K,): by class, the share in percent of its images in which a classifier says the label."""
+    return np.array([100 * (said[labels == k] == k).mean() for k in range(classes)])
 
 
 def mislabelled(labels: Labels, classes: int) -> Labels:
@@ -79,27 +84,18 @@ def main() -> None:
     data = open_data(options.model, options.data, options.other_data)
 
     sets = {str(path): from_model(path, data.classes, options.num) for path in options.model}
-    judged, reference, training = (data.indices(group) for group in ("judge", "reference", "train"))
-    real, labels = np.asarray(data.images[reference]), data.labels[reference]
+    K = len(data.classes)
     told: dict[str, list[list[float]]] = {}
     for seed in track(range(options.judges), "classifiers", transient=True):
-        judge = JudgeClassifier.fit(
-            np.asarray(data.images[judged]),
-            data.labels[judged],
-            data.classes,
-            seed=seed,
-            cache=cache_root() / "features",
-        )
-        usual = np.array(seen(judge, np.asarray(data.images[training]), data.labels[training]))
-
-        def note(name: str, shares: list[float], usual: npt.NDArray[np.float64] = usual) -> None:
-            told.setdefault(name, []).append((np.array(shares) - usual).tolist())
-
-        note(FLOOR, seen(judge, real, labels))
-        note(PLANTED, seen(judge, real, mislabelled(labels, len(data.classes))))
+        of = Comparison(data, next(iter(sets.values())), seed=seed, other_data=options.other_data)
+        usual = seen(says(of, of.pixels("train")), of.labels("train"), K)
+        real = says(of, of.pixels())
+        shares = {FLOOR: seen(real, of.labels(), K), PLANTED: seen(real, mislabelled(of.labels(), K), K)}
         for name, made in sets.items():
             assert made.labels is not None
-            note(name, seen(judge, made.images, made.labels))
+            shares[name] = seen(says(of, made.images), made.labels, K)
+        for name, share in shares.items():
+            told.setdefault(name, []).append((share - usual).tolist())
 
     table = Table(
         "images",

@@ -99,6 +99,30 @@ def test_guidance_begins_late(phantoms: ImageSet, guide: Guide, monkeypatch: pyt
     assert "c_adversarial" in late
 
 
+def test_bases_of_the_reference_class_are_neither_shown_nor_charged(
+    phantoms: ImageSet, guide: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(flip_weight=0.5, logit_weight=0.5, logit_kimg=0.0, batch=16)
+    run = Run(phantoms, config, guide, make_fabric("cpu", "32-true"))
+    run.look_at_real(None)
+    labels = torch.arange(16) % 3
+    batch = replace(run.draw(0), labels=labels, styles=labels)
+    ask, asked = Guide.__call__, []
+
+    def note(self: Guide, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = ask(self, images)
+        asked.append((len(images), found[1]))
+        return found
+
+    monkeypatch.setattr(run, "draw", lambda step: batch)
+    monkeypatch.setattr(Guide, "__call__", note)
+    terms = run.step(lambda terms: None)
+    ((count, logits),) = asked
+    assert count == 8 + 5  # of the eight that are shown three are NORMAL
+    hinges = (1 + logits[8:, 1:].amax(1) - logits[8:, 0]).clamp_min(0)
+    assert terms["g_flip"].item() == pytest.approx(0.5 * hinges.sum().item() / 8)
+
+
 def test_no_steering_no_cost_of_it(phantoms: ImageSet, guide: Guide) -> None:
     assert "g_steer" not in terms_of(phantoms, guide, steer_share=0.0)
 

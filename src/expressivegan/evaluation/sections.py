@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from expressivegan.evaluation.agreement import AgreementReport, agreement_report
+from expressivegan.evaluation.agreement import agreement_report
 from expressivegan.evaluation.anatomy import anatomy_report
 from expressivegan.evaluation.comparison import Comparison
 from expressivegan.evaluation.diversity import diversity_report, told_classes
@@ -25,7 +25,7 @@ from expressivegan.evaluation.plan import Progress
 from expressivegan.evaluation.shortcuts import shortcut_report
 from expressivegan.evaluation.ssim import ssim_diversity
 from expressivegan.images import UInt8Array
-from expressivegan.intervals import Ints, plain
+from expressivegan.intervals import plain
 
 FLOOR = "real, other patients"
 HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
@@ -138,26 +138,21 @@ def measure_agreement(of: Comparison, progress: Progress) -> dict[str, Any]:
     judge = of.space("judge")
     assert isinstance(judge, JudgeClassifier)
 
-    def beside_real(pixels: UInt8Array, labels: Ints, patients: npt.NDArray[np.str_] | None) -> AgreementReport:
-        return agreement_report(
-            judge.classify(of.features("judge", of.pixels())).astype(np.float64),
-            of.labels(),
-            of.patients(),
-            judge.classify(of.features("judge", pixels)).astype(np.float64),
-            labels,
-            of.data.classes,
-            patients_fake=patients,
-            seed=of.seed,
-        )
+    def says(pixels: UInt8Array) -> npt.NDArray[np.float64]:
+        return judge.classify(of.features("judge", pixels)).astype(np.float64)
 
+    real = (says(of.pixels()), of.labels(), of.patients())
+    classes, seed = of.data.classes, of.seed
     asked = np.isin(of.labels("train"), of.made.labels)  # so that means are over the same classes
-    trained = beside_real(of.pixels("train")[asked], of.labels("train")[asked], of.patients("train")[asked])
+    training = (says(of.pixels("train")[asked]), of.labels("train")[asked])
+    trained = agreement_report(*real, *training, classes, patients_fake=of.patients("train")[asked], seed=seed)
     floor = {
         name: {"n": row["n_fake"], "accuracy": row["accuracy_fake"]}
         | {figure: row[figure] for figure in ("accuracy_difference", "auc_difference")}
         for name, row in trained.figures.items()
     }
-    return beside_real(of.made.images, of.made.labels, None).as_json() | {"floor": plain(floor)}
+    report = agreement_report(*real, says(of.made.images), of.made.labels, classes, seed=seed)
+    return report.as_json() | {"floor": plain(floor)}
 
 
 def measure_anatomy(of: Comparison, progress: Progress) -> dict[str, Any]:
@@ -239,15 +234,16 @@ class Section:
     """The networks themselves, not only images."""
 
 
-def _pixels(of: Comparison) -> float:
-    """Images that are looked at, in thousands of 64x64."""
-    return (len(of.made.images) + len(of.labels())) / 1000 * (of.data.resolution / 64) ** 2
+def _pixels(of: Comparison, *others: str) -> float:
+    """Images that are looked at, of these other groups too, in thousands of 64x64."""
+    real = sum(len(of.labels(group)) for group in (of.group, *others))
+    return (len(of.made.images) + real) / 1000 * (of.data.resolution / 64) ** 2
 
 
 SECTIONS: dict[str, Section] = {
     "fidelity": Section(measure_fidelity, lambda of: 40 * len(of.spaces) * _pixels(of), lambda of: of.spaces, False),
     "diversity": Section(measure_diversity, lambda of: 10 * len(of.spaces) * _pixels(of), lambda of: of.spaces),
-    "agreement": Section(measure_agreement, lambda of: 1 + _pixels(of), lambda of: ("judge",)),
+    "agreement": Section(measure_agreement, lambda of: 1 + _pixels(of, "train"), lambda of: ("judge",)),
     "anatomy": Section(measure_anatomy, lambda of: 5 * _pixels(of)),
     "shortcuts": Section(measure_shortcuts, lambda of: 5 + 2 * _pixels(of)),
     "memorisation": Section(measure_memorisation, lambda of: 20 * _pixels(of), needs_labels=False),

@@ -222,13 +222,15 @@ def _guidance(
     them, the hint as good."""
     labels = batch.labels[::2]
     n = len(labels)
-    flips = config.flip_weight > 0 and guide.own and guide.reference is not None
-    bases = parts.base_image[::2][labels != guide.reference] if flips else parts.base_image[:0]
-    maps, logits = guide(torch.cat([parts.image[::2], bases]))
+    healthy = guide.reference if config.flip_weight > 0 and guide.own else None
+    shown = [parts.image[::2]]
+    if healthy is not None:
+        shown.append(parts.base_image[::2][labels != healthy])
+    maps, logits = guide(torch.cat(shown))
     terms: Terms = {}
     if config.cam_weight_g > 0:
-        shown = maps[torch.arange(n, device=maps.device), labels]  # the reference's own map is 0, and so is its M
-        terms["g_cam"] = config.cam_weight_g * map_match(shown, parts.mask[::2])
+        own = maps[torch.arange(n, device=maps.device), labels]  # the reference's own map is 0, and so is its M
+        terms["g_cam"] = config.cam_weight_g * map_match(own, parts.mask[::2])
     if logits is None:
         return terms
     if batch.logits == 0:
@@ -237,10 +239,10 @@ def _guidance(
         with torch.autocast(logits.device.type, enabled=False):
             seen = referenced(logits[:n].to(real.points.dtype), guide.reference)
             terms["g_logits"] = batch.logits * energy_distance(seen, labels, batch.steered[::2], real, GROUP // 2)
-    if config.flip_weight > 0 and guide.reference is not None:
-        cost = base_hinge(logits[n:], guide.reference).sum() / n
+    if healthy is not None:
+        cost = base_hinge(logits[n:], healthy).sum() / n
         if real is None:
-            cost = cost + image_hinge(logits[:n], labels, guide.reference)
+            cost = cost + image_hinge(logits[:n], labels, healthy)
         terms["g_flip"] = config.flip_weight * cost
     return terms
 
